@@ -1,0 +1,128 @@
+"""What a model may promise: one structural Protocol a capability, methods only.
+
+A model has a capability when it has a method of that name which can be called as the Protocol's method is; nothing has
+to be imported or inherited. `n` counts draws and `event` is the shape of one draw; all logarithms are natural, so
+entropies and divergences are in nats. Densities are with respect to Lebesgue measure on continuous coordinates and
+counting measure on discrete ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+CONTRACT_VERSION = "1.0"
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws: independent, identically distributed, a function of the generator's state alone."""
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """A tensor [n, *event], on the generator's device; the global generator is neither used nor reseeded."""
+
+
+@runtime_checkable
+class Density(Protocol):
+    """A normalised log-density or log-mass function."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """A tensor [n] for x of shape [n, *event]; -inf outside the support; each row depends on its own event only."""
+
+
+@runtime_checkable
+class HasMean(Protocol):
+    """The expectation of an event."""
+
+    def mean(self) -> Tensor:
+        """E[x], a tensor [*event]."""
+
+
+@runtime_checkable
+class HasVariance(Protocol):
+    """The variance of each coordinate."""
+
+    def variance(self) -> Tensor:
+        """E[(x - E x)^2], elementwise, a tensor [*event]."""
+
+
+@runtime_checkable
+class HasCovariance(Protocol):
+    """The covariance of the flattened event."""
+
+    def covariance(self) -> Tensor:
+        """E[(x - E x)(x - E x)^T], a tensor [d, d], where d is the number of elements of an event."""
+
+
+@runtime_checkable
+class HasEntropy(Protocol):
+    """Shannon or differential entropy."""
+
+    def entropy(self) -> Tensor:
+        """-E[log p(x)] in nats, a scalar; a differential entropy can be negative."""
+
+
+@runtime_checkable
+class HasCdf(Protocol):
+    """The distribution function of a scalar event."""
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """P(X <= x), a tensor [n] for x of shape [n, *event], where the event has one element."""
+
+
+@runtime_checkable
+class HasIcdf(Protocol):
+    """The quantile function of a scalar event."""
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """The smallest x with P(X <= x) >= u, a tensor [n, *event] for u of shape [n] in (0, 1)."""
+
+
+@runtime_checkable
+class HasKL(Protocol):
+    """Kullback-Leibler divergence to another model of the same kind."""
+
+    def kl(self, other: Any) -> Tensor:
+        """E[log p(x) - log q(x)] under p in nats, a scalar; 0 if and only if the two laws are equal."""
+
+
+PROTOCOLS: tuple[type, ...] = (Sampler, Density, HasMean, HasVariance, HasCovariance, HasEntropy, HasCdf, HasIcdf, HasKL)
+
+
+def _method(protocol: type) -> tuple[str, Callable[..., Any]]:
+    (name,) = (key for key, value in vars(protocol).items() if inspect.isfunction(value) and not key.startswith("_"))
+    return name, getattr(protocol, name)
+
+
+CAPABILITIES: dict[str, Callable[..., Any]] = dict(_method(protocol) for protocol in PROTOCOLS)
+"""Capability name to the Protocol's method, whose signature and docstring are the promise."""
+
+
+def capabilities_of(thing: object) -> dict[str, Callable[..., Any]]:
+    """The contract's methods that `thing` has, by name and by signature."""
+    found = {}
+    for name, promise in CAPABILITIES.items():
+        method = getattr(thing, name, None)
+        if callable(method) and _callable_as(method, promise):
+            found[name] = method
+    return found
+
+
+def _callable_as(method: Callable[..., Any], promise: Callable[..., Any]) -> bool:
+    """Can `method` be called the way the contract calls it?"""
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):  # builtins without a signature: their calls will tell
+        return True
+    parameters = list(inspect.signature(promise).parameters.values())[1:]
+    positional = [None for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    keyword = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+    try:
+        signature.bind(*positional, **keyword)
+    except TypeError:
+        return False
+    return True

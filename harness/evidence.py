@@ -1,0 +1,163 @@
+"""What a check saw, and what follows from it: frozen values made of plain numbers, ready for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """The five outcomes of a check."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    SKIP = "SKIP"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A deterministic or numerical comparison: the law holds when `error <= allowed`.
+
+    `allowed` follows from the dtype, the number of operations or the error estimate of the oracle. `uncertainty` is the
+    oracle's own error: between `allowed` and `allowed + uncertainty` nothing is decided.
+    """
+
+    error: float
+    allowed: float
+    n: int
+    where: str = ""
+    unit: str = ""
+    uncertainty: float = 0.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """A statistic after `n` draws: estimate, time-uniform confidence interval, natural log of the e-value.
+
+    The law says that the estimated quantity is 0. Where several quantities were watched, this is the one of which the
+    interval reaches furthest from 0, while `log_e` is the evidence against all of them together.
+    """
+
+    n: int
+    estimate: float
+    low: float
+    high: float
+    log_e: float
+    column: int = 0
+
+    @property
+    def bound(self) -> float:
+        """The largest deviation from 0 that the interval leaves possible."""
+        return max(abs(self.low), abs(self.high))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a partition of the events: its name, expected mass and observed mass."""
+
+    label: str
+    expected: float
+    observed: float
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A statistical comparison: the looks that were taken, the last of which counts.
+
+    `tolerance` is in the unit of the statistic. `asymptotic` marks a law that leans on a central-limit argument and
+    was confirmed on fresh draws. `power` says, for a law whose numbers can be void, how much of the draws spoke.
+    """
+
+    path: tuple[Look, ...]
+    tolerance: float
+    confidence: float
+    unit: str
+    where: str = ""
+    columns: int = 1
+    asymptotic: bool = False
+    cells: tuple[Cell, ...] = ()
+
+    @property
+    def last(self) -> Look:
+        return self.path[-1]
+
+    @property
+    def n(self) -> int:
+        return self.last.n
+
+    @property
+    def log_e(self) -> float:
+        """The largest evidence at any look: an e-process is valid at every stopping time."""
+        return max(look.log_e for look in self.path)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The check does not apply: a capability is missing, or what it builds on did not pass."""
+
+    reason: str
+    blocked_by: str = ""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The model raised, hung, died, or returned something outside its contract."""
+
+    kind: str
+    message: str
+    trace: str = ""
+
+
+Evidence = Exact | Estimated | Absent | Raised
+
+
+@dataclass(frozen=True)
+class Reproducer:
+    """How to see a FAIL again: one command, and a stand-alone script at the smallest size that still fails."""
+
+    command: str
+    script: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One model under one check: the evidence, the verdict that follows from it, and what a reader needs."""
+
+    model: str
+    check: str
+    verdict: Verdict
+    evidence: Evidence
+    alpha: float
+    seconds: float
+    message: str
+    label: str = ""
+    expected: str = ""
+    reproducer: Reproducer | None = None
+
+    @property
+    def statistic(self) -> float | None:
+        """The error or the estimate."""
+        match self.evidence:
+            case Exact(error=error):
+                return error
+            case Estimated() as seen:
+                return seen.last.estimate
+        return None
+
+    @property
+    def bound(self) -> float | None:
+        """The largest defect that could have been missed: the allowed error, or the end of the confidence interval."""
+        match self.evidence:
+            case Exact(allowed=allowed, uncertainty=uncertainty):
+                return allowed + uncertainty
+            case Estimated() as seen:
+                return seen.last.bound
+        return None
+
+    @property
+    def n_samples(self) -> int:
+        """Draws, or points, that the verdict rests on."""
+        return self.evidence.n if isinstance(self.evidence, Exact | Estimated) else 0

@@ -1,0 +1,55 @@
+"""`check_model`: the whole path for one object in this process, and the report it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.adapters import adapt
+from harness.checks import CHECKS
+from harness.effort import FALSE_ALARM_BUDGET, Effort, effort_named
+from harness.evidence import Record, Verdict
+from harness.plan import plan, select
+from harness.run import Settings, examine, with_precision
+
+if TYPE_CHECKING:
+    from harness.report import Report
+
+
+def check_model(
+    model: object,
+    *,
+    effort: str | Effort = "standard",
+    seed: int = 0,
+    only: Iterable[str] = (),
+    expected_failures: Mapping[str, str] | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    budget: float | None = None,
+    alpha: float = FALSE_ALARM_BUDGET,
+    name: str = "",
+) -> Report:
+    """Examine any object that an adapter knows, or that has a method of the contract.
+
+    `alpha` is the probability of any false FAIL in the whole run, shared among its statistical checks. `budget` limits
+    the seconds that draws may take. `expected_failures` maps check ids to reasons; one that does not fail, or names no
+    check, fails the run. Raises NotAModel for an object without any capability.
+    """
+    from harness.report import Report
+
+    adapted = adapt(model, name, device, dtype)
+    settings = Settings(effort_named(effort), seed, budget)
+    planned = plan(adapted, select(CHECKS, only), alpha)
+    items = {item.check.id: item for item in planned}
+    records = [
+        with_precision(record, adapted, items[record.check], settings)
+        for record in examine(adapted, planned, settings)
+    ]
+    return Report.of(records, settings, alpha=alpha, expected_failures=expected_failures or {})
+
+
+def failing(records: Iterable[Record]) -> list[Record]:
+    """Records with FAIL or ERROR."""
+    return [record for record in records if record.verdict in (Verdict.FAIL, Verdict.ERROR)]

@@ -1,0 +1,39 @@
+"""A model as the examiner sees it: a name, the capabilities that were found, and what an adapter knows besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.distributions.constraints import Constraint
+
+
+@dataclass(frozen=True)
+class Model:
+    """An adapted model. Capabilities are called as methods: `model.log_prob(x)`, `model.sample(n, generator=g)`.
+
+    `support` and `event_shape` are None where nobody declared them. `cast(dtype)` rebuilds the model in another
+    floating dtype; `sibling()` builds another model of the same kind, with other parameters. `unwrap` is what a
+    capability that takes a second model (`kl`) hands to the foreign method.
+    """
+
+    name: str
+    methods: Mapping[str, Callable[..., Any]]
+    target: object = None
+    support: Constraint | None = None
+    event_shape: tuple[int, ...] | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    cast: Callable[[torch.dtype], Model] | None = None
+    sibling: Callable[[], Model] | None = None
+
+    def can(self, *capabilities: str) -> bool:
+        """Does the model have all of these capabilities?"""
+        return all(capability in self.methods for capability in capabilities)
+
+    def __getattr__(self, capability: str) -> Callable[..., Any]:
+        try:
+            return self.__dict__["methods"][capability]
+        except KeyError:
+            raise AttributeError(f"model has no capability {capability!r}") from None

@@ -1,0 +1,95 @@
+"""What the pilot draws tell about a model: shape, dtype, which coordinates are discrete, where the mass is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.chart import Chart, fit_chart
+from harness.model import Model
+
+MAX_ALPHABET = 4096
+FEW_VALUES = 64
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Facts that checks rely on. They steer what is tested, never what is true: a wrong guess costs power only."""
+
+    chart: Chart
+    pilot: Tensor  # (n, *event), not used again as evidence
+    alphabets: tuple[Tensor | None, ...]  # per coordinate: sorted values of a discrete one
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self.chart.size
+
+    @property
+    def kind(self) -> str:
+        """'discrete', 'continuous' or 'mixed'."""
+        discrete = self.chart.discrete
+        return "discrete" if bool(discrete.all()) else "mixed" if bool(discrete.any()) else "continuous"
+
+
+def profile(model: Model, pilot: Tensor) -> Profile:
+    """The profile of a model from pilot draws (n, *event)."""
+    discrete = discrete_coordinates(model, pilot)
+    chart = fit_chart(pilot, model.support, discrete)
+    flat = pilot.reshape(len(pilot), -1).to(torch.float64)
+    alphabets = tuple(_alphabet(flat[:, j], model) if flag else None for j, flag in enumerate(chart.discrete.tolist()))
+    return Profile(chart, pilot, alphabets)
+
+
+def discrete_coordinates(model: Model, x: Tensor) -> Tensor:
+    """(d,) bool: which coordinates live on a lattice.
+
+    A declared support decides. Else a coordinate is discrete when its dtype is, when all its values are integers that
+    the dtype could have told from fractions, or when it takes few values and the density vanishes beside them.
+    """
+    flat = x.reshape(len(x), -1)
+    if not x.is_floating_point():
+        return torch.ones(flat.shape[1], dtype=torch.bool, device=x.device)
+    if model.support is not None and not _mixed(model):
+        return torch.full((flat.shape[1],), bool(model.support.is_discrete), device=x.device)
+    resolvable = flat.abs().amax(0) * torch.finfo(x.dtype).eps < 1 / 16
+    integers = (flat == flat.round()).all(0) & resolvable
+    few = torch.tensor([len(torch.unique(column)) <= FEW_VALUES for column in flat.T], device=x.device)
+    return integers | (few & _vanishes_beside(model, x, few & ~integers))
+
+
+def _mixed(model: Model) -> bool:
+    parts = getattr(model.support, "cseq", ())
+    return len({part.is_discrete for part in parts}) > 1
+
+
+def _vanishes_beside(model: Model, x: Tensor, candidates: Tensor) -> Tensor:
+    """(d,) bool: is the density 0 a little beside the draws, moving one candidate coordinate at a time?"""
+    flat = x[:16].reshape(min(16, len(x)), -1)
+    answer = torch.ones_like(candidates)
+    if not model.can("log_prob"):
+        return answer
+    for j in candidates.nonzero().flatten().tolist():
+        moved = flat.clone()
+        moved[:, j] += 0.37 * (moved[:, j].abs().amax() + torch.finfo(x.dtype).tiny) * 1e-2
+        try:
+            answer[j] = bool((model.log_prob(moved.reshape(-1, *x.shape[1:])) == -torch.inf).any())
+        except Exception:  # a model that refuses such values says that they are impossible
+            continue
+    return answer
+
+
+def _alphabet(column: Tensor, model: Model) -> Tensor:
+    """Values that a discrete coordinate may take: those seen, and for integers those between and a little beyond."""
+    values = torch.unique(column)
+    values = values[values.isfinite()]
+    if not len(values):
+        return torch.zeros(1, dtype=torch.float64, device=column.device)
+    if bool((values == values.round()).all()):
+        low, high = int(values[0]), int(values[-1])
+        pad = max(1, (high - low) // 4)
+        if high - low + 2 * pad < MAX_ALPHABET:
+            return torch.arange(low - pad, high + pad + 1, dtype=torch.float64, device=column.device)
+    return values[:MAX_ALPHABET]

@@ -1,0 +1,266 @@
+"""The only place that draws, catches and reads clocks: a model and its plan become records."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from harness.checks.law import Check, ExactCheck, NotApplicable, StatisticalCheck
+from harness.draws import Draws
+from harness.effort import CONFIDENCE, Effort
+from harness.evidence import Absent, Estimated, Evidence, Look, Raised, Record, Verdict
+from harness.judge import explain, judge
+from harness.model import Model
+from harness.plan import Planned
+from harness.statistics.accumulator import Accumulator
+from harness.subject import Subject
+
+CHUNK_ROWS = 2**15
+CHUNK_NUMBERS = 2**20
+MESSAGE_LENGTH = 500
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made with. `budget` is the seconds that the draws of one model may take."""
+
+    effort: Effort
+    seed: int = 0
+    budget: float | None = None
+    watch: Callable[[str, str, int], None] | None = None
+    """Called with (model, check or stage, draws so far) for a progress display and for a watchdog."""
+
+
+def examine(model: Model, planned: Sequence[Planned], settings: Settings) -> Iterator[Record]:
+    """Records of one model, each as soon as it is decided."""
+    subject = Subject(model, settings.effort, settings.seed)
+    table = _Table(model.name, settings)
+    for item in planned:
+        if isinstance(item.check, ExactCheck):
+            yield table.enter(item, *_measured(item, subject, table))
+    yield from _sequential(subject, [item for item in planned if isinstance(item.check, StatisticalCheck)], table)
+
+
+@dataclass
+class _Table:
+    """The verdicts so far, by which later checks are blocked."""
+
+    model: str
+    settings: Settings
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+
+    def absent(self, item: Planned) -> Absent | None:
+        """Why the check cannot be made, if it cannot."""
+        if item.skip:
+            return Absent(item.skip)
+        for blocker in item.blocked_by:
+            if self.verdicts.get(blocker) in (Verdict.FAIL, Verdict.ERROR):
+                return Absent(f"blocked: {blocker} did not pass", blocker)
+        return None
+
+    def enter(self, item: Planned, evidence: Evidence, seconds: float) -> Record:
+        verdict = judge(evidence, item.alpha)
+        self.verdicts[item.check.id] = verdict
+        message = explain(evidence, verdict, item.alpha)
+        return Record(self.model, item.check.id, verdict, evidence, item.alpha, seconds, message)
+
+    def report(self, stage: str, n: int = 0) -> None:
+        if self.settings.watch is not None:
+            self.settings.watch(self.model, stage, n)
+
+
+def _measured(item: Planned, subject: Subject, table: _Table) -> tuple[Evidence, float]:
+    """Evidence of an exact check, and the seconds that it took."""
+    assert isinstance(item.check, ExactCheck)
+    absent = table.absent(item)
+    if absent is not None:
+        return absent, 0.0
+    table.report(item.check.id)
+    started = time.perf_counter()
+    evidence = _caught(lambda: item.check.measure(subject))  # type: ignore[attr-defined]
+    return evidence, time.perf_counter() - started
+
+
+def _caught(work: Callable[[], Evidence]) -> Evidence:
+    """The evidence, or the exception as evidence."""
+    try:
+        return work()
+    except NotApplicable as reason:
+        return Absent(str(reason))
+    except Exception as error:
+        return raised(error)
+
+
+def raised(error: BaseException) -> Raised:
+    """An exception as evidence: its type, the start of its message, and where it came from."""
+    text = " ".join(str(error).split())[:MESSAGE_LENGTH]
+    return Raised(type(error).__name__, text, "".join(traceback.format_exception(error))[-4000:])
+
+
+@dataclass
+class _Live:
+    """A statistical check that has not decided."""
+
+    item: Planned
+    check: StatisticalCheck
+    statistic: Accumulator
+    limit: int
+    path: list[Look] = field(default_factory=list)
+    seconds: float = 0.0
+    trouble: Evidence | None = None
+
+    def take(self, draws: Draws) -> None:
+        """Take in one chunk."""
+        started = time.perf_counter()
+        try:
+            self.statistic.update(self.check.numbers(draws))
+        except NotApplicable as reason:
+            self.trouble = Absent(str(reason))
+        except Exception as error:
+            self.trouble = raised(error)
+        self.seconds += time.perf_counter() - started
+
+    def evidence(self, subject: Subject) -> Evidence:
+        """What was seen until now."""
+        if self.trouble is not None:
+            return self.trouble
+        labels = self.check.labels(subject) if self.check.labels else []
+        column = self.path[-1].column
+        cells = getattr(self.statistic, "cells", tuple)()
+        return Estimated(
+            path=tuple(self.path),
+            tolerance=self.check.tolerance * subject.effort.tolerance,
+            confidence=CONFIDENCE,
+            unit=self.check.unit,
+            where=labels[column] if column < len(labels) else "",
+            columns=max(1, len(labels)),
+            asymptotic=self.check.asymptotic,
+            cells=tuple(cells),
+        )
+
+
+def _sequential(subject: Subject, items: Sequence[Planned], table: _Table) -> Iterator[Record]:
+    """Draw in growing chunks, shared by all checks, until each has decided or the effort is spent."""
+    live: list[_Live] = []
+    for item in items:
+        started = time.perf_counter()
+        absent = table.absent(item)
+        candidate = absent if absent is not None else _started(item, subject)
+        if isinstance(candidate, _Live):
+            live.append(candidate)
+        else:
+            yield table.enter(item, candidate, time.perf_counter() - started)
+    clock = time.perf_counter()
+    n = index = 0
+    for target in subject.effort.looks():
+        while n < target and live:
+            rows = min(target - n, _chunk_rows(subject))
+            draws = Draws(subject, index, rows)
+            failure = _caught_draws(draws)
+            if failure is not None:
+                yield from _stopped(live, failure, table)
+                return
+            for entry in live:
+                if n < entry.limit:
+                    table.report(entry.check.id, n)
+                    entry.take(draws)
+            n, index = n + rows, index + 1
+        late = settings_spent(table.settings, clock)
+        live, decided = _settle(live, subject, table, n, last=late or target == subject.effort.draws)
+        yield from decided
+        if late or not live:
+            break
+
+
+def settings_spent(settings: Settings, started: float) -> bool:
+    """Has the time for draws been used up?"""
+    return settings.budget is not None and time.perf_counter() - started > settings.budget
+
+
+def _started(item: Planned, subject: Subject) -> _Live | Evidence:
+    check = item.check
+    assert isinstance(check, StatisticalCheck)
+    try:
+        statistic = check.start(subject)
+    except NotApplicable as reason:
+        return Absent(str(reason))
+    except Exception as error:
+        return raised(error)
+    if hasattr(statistic, "threshold"):
+        statistic.threshold = -torch.log(torch.tensor(item.alpha, dtype=torch.float64)).item()
+    return _Live(item, check, statistic, max(1, int(check.share * subject.effort.draws)))
+
+
+def _chunk_rows(subject: Subject) -> int:
+    """Rows a chunk: constant memory whatever the size of an event."""
+    return max(64, min(CHUNK_ROWS, CHUNK_NUMBERS // max(1, subject.profile.size)))
+
+
+def _caught_draws(draws: Draws) -> Raised | None:
+    try:
+        if draws.x.shape[0] != draws.n:
+            return Raised("ContractError", f"sample({draws.n}) returned {draws.x.shape[0]} draws")
+    except Exception as error:
+        return raised(error)
+    return None
+
+
+def _stopped(live: list[_Live], failure: Raised, table: _Table) -> Iterator[Record]:
+    """The sampler gave up in mid-run: one ERROR, and the rest blocked by it."""
+    first, *others = live
+    yield table.enter(first.item, failure, first.seconds)
+    for entry in others:
+        yield table.enter(
+            entry.item, Absent(f"blocked: sample raised during {first.check.id}", first.check.id), entry.seconds
+        )
+
+
+def _settle(
+    live: list[_Live], subject: Subject, table: _Table, n: int, *, last: bool
+) -> tuple[list[_Live], list[Record]]:
+    """Judge every live check; those that decided, are blocked by one that did, or ran out of draws leave."""
+    staying: list[_Live] = []
+    records: list[Record] = []
+    for entry in live:
+        absent = table.absent(entry.item)
+        if absent is not None:
+            records.append(table.enter(entry.item, absent, entry.seconds))
+            continue
+        started = time.perf_counter()
+        if entry.trouble is None:
+            entry.path.append(entry.statistic.look(CONFIDENCE))
+        evidence = entry.evidence(subject)
+        entry.seconds += time.perf_counter() - started
+        undecided = judge(evidence, entry.item.alpha) is Verdict.INCONCLUSIVE
+        if undecided and not last and n < entry.limit:
+            staying.append(entry)
+        else:
+            records.append(table.enter(entry.item, evidence, entry.seconds))
+    return staying, records
+
+
+def with_precision(record: Record, model: Model, planned: Planned, settings: Settings) -> Record:
+    """A FAIL in a narrow dtype is tried again in float64; one that goes away there is labelled `precision`."""
+    if record.verdict is not Verdict.FAIL or model.cast is None:
+        return record
+    try:
+        wide = model.cast(torch.float64)
+        again = list(examine(wide, [replace(planned, blocked_by=())], settings))
+    except Exception:
+        return record
+    if again and again[-1].verdict in (Verdict.PASS, Verdict.INCONCLUSIVE):
+        note = " It goes away in float64: a limit of the arithmetic, not of the formula."
+        return replace(record, label="precision", message=record.message + "." + note)
+    return record
+
+
+def check_named(checks: Sequence[Check], id: str) -> Check:
+    """The check of that id; KeyError names the command that lists them."""
+    for check in checks:
+        if check.id == id:
+            return check
+    raise KeyError(f"no check is called {id!r}; `harness checks` lists them")

@@ -1,0 +1,61 @@
+"""A model on the examiner's table: the model, its profile, its random streams, and what was worked out once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from harness.effort import Effort
+from harness.model import Model
+from harness.profile import Profile, profile
+from harness.reference import Reference, fit_reference
+from harness.streams import generator, seed_for
+
+T = TypeVar("T")
+
+
+class Subject:
+    """What checks are given. Everything is a function of (model, seed, effort), so a check alone sees what a run saw."""
+
+    def __init__(self, model: Model, effort: Effort, seed: int):
+        self.model, self.effort, self.seed = model, effort, seed
+        self._known: dict[str, Any] = {}
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """The stream of that name, on the model's device."""
+        return generator(self.seed, *names, device=self.model.device)
+
+    def seed_for(self, *names: str | int) -> int:
+        """An integer seed for the stream of that name."""
+        return seed_for(self.seed, *names)
+
+    def once(self, name: str, work: Callable[[], T]) -> T:
+        """The result of `work`, done at the first call of that name and kept."""
+        if name not in self._known:
+            self._known[name] = work()
+        return self._known[name]
+
+    def sample(self, n: int, *names: str | int) -> Tensor:
+        """n draws of the model from the stream of that name."""
+        return self.model.sample(n, generator=self.generator(*names))
+
+    @cached_property
+    def pilot(self) -> Tensor:
+        """Draws that steer the examination (scale, regions, proposals) and are never evidence of it themselves."""
+        few = self.sample(64, "pilot", "shape")
+        size = max(1, few[0].numel())
+        return self.sample(min(max(self.effort.pilot, 64 * size), 2**15), "pilot")
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Shape, scale, kinds of coordinates. For a density alone, from the points that its mass was located by."""
+        return profile(self.model, self.pilot)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The tractable law fitted to the pilot draws."""
+        return fit_reference(self.profile, self.seed)
