@@ -21,24 +21,34 @@ LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 def columns(subject: Subject, z: Tensor, log_p: Tensor) -> Tensor:
     """(n, k): the dictionary at events with coordinates z (n, d) and log-density log_p (n,)."""
+    return torch.cat([coordinate_columns(subject, z), _whole(subject, z, log_p)], 1)
+
+
+def coordinate_columns(subject: Subject, z: Tensor) -> Tensor:
+    """(n, k): the first columns, each of which looks at one coordinate."""
     profile = subject.profile
     continuous = z[:, ~profile.chart.discrete]
     parts = [_marginal(continuous).flatten(1)] if continuous.shape[1] else []
     for j in profile.chart.discrete.nonzero().flatten().tolist():
         parts.append(_values(profile, z[:, j], j))
-    parts.append(_whole(subject, z, log_p))
     return torch.cat(parts, 1)
 
 
 def labels(subject: Subject) -> list[str]:
     """The names of the columns."""
+    whole = [f"{what} at its {level:.0%} level" for what in ("radius", "log-density") for level in LEVELS]
+    return coordinate_labels(subject) + whole
+
+
+def coordinate_labels(subject: Subject) -> list[str]:
+    """The names of the first columns, each of which looks at one coordinate."""
     profile = subject.profile
     flags = profile.chart.discrete.tolist()
     named = [f"{shape} of coordinate {j}" for j, flag in enumerate(flags) if not flag for shape in SHAPES]
     for j, flag in enumerate(flags):
         if flag:
             named += [f"coordinate {j} = {value:g}" for value in _listed(profile, j)] + [f"sign of coordinate {j}"]
-    return named + [f"{what} at its {level:.0%} level" for what in ("radius", "log-density") for level in LEVELS]
+    return named
 
 
 def _marginal(z: Tensor) -> Tensor:

@@ -1,0 +1,221 @@
+"""Laws that tie the sampler to the density through a reference law q: bridge identities.
+
+When the sampler draws from p, and p integrates to 1, then for every bounded g
+
+    E_p[g 2q / (p + q)] = E_q[g 2p / (p + q)],
+
+since both sides are the integral of 2 g p q / (p + q) (Meng & Wong 1996). Every number is bounded whatever the model,
+so the evidence is exact at finite n; how well q fits decides the power alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness import features
+from harness.checks.law import Check, NotApplicable, bounded, statistical
+from harness.draws import Draws, Proposals, log_density
+from harness.statistics.bernstein import Sums
+from harness.subject import Subject
+
+
+def bridge_weights(draws: Draws) -> tuple[Tensor, Tensor]:
+    """2q/(p+q) at the model's draws and 2p/(p+q) at the proposals; each (n,) in [0, 2]."""
+    proposals = draws.proposals
+    return 2 * _share(draws.log_q - draws.log_p), 2 * _share(proposals.log_p - proposals.log_q)
+
+
+def _share(log_ratio: Tensor) -> Tensor:
+    return torch.sigmoid(log_ratio)
+
+
+@statistical(
+    "density.bridge_mass",
+    needs=("sample", "log_prob"),
+    start=bounded(-2.0, 2.0),
+    unit="of the mass",
+    source="Bennett 1976; Meng & Wong 1996, https://www3.stat.sinica.edu.tw/statistica/j6n4/j6n43/j6n43.htm",
+)
+def bridge_mass(draws: Draws) -> Tensor:
+    r"""E_p[2q / (p + q)] = E_q[2p / (p + q)]: density and sampler carry the same mass.
+
+    Both sides are the integral of 2pq / (p + q) when the sampler draws from p and p integrates to 1. A density that is
+    off by a constant c moves the difference by about c; so does a sampler that leaves out a part of mass c.
+    """
+    at_draws, at_proposals = bridge_weights(draws)
+    return at_draws - at_proposals
+
+
+@statistical(
+    "sampler.bridge",
+    needs=("sample", "log_prob"),
+    blocked_by=("density.bridge_mass",),
+    start=bounded(-2.0, 2.0),
+    labels=features.labels,
+    unit="probability",
+    source="Meng & Wong 1996, https://www3.stat.sinica.edu.tw/statistica/j6n4/j6n43/j6n43.htm",
+)
+def bridge(draws: Draws) -> Tensor:
+    r"""E_p[g 2q / (p + q)] = E_q[g 2p / (p + q)] for every bounded g: the sampler draws from the density.
+
+    Both sides are the integral of 2gpq / (p + q). g runs over location, scale, tails and values of each coordinate,
+    radius and log-density. With q fitted to pilot draws the weights are near 1, and the sides differ by E g under
+    the sampler minus E g under the density.
+    """
+    at_draws, at_proposals = bridge_weights(draws)
+    proposals = draws.proposals
+    g_draws = features.columns(draws.subject, draws.z, draws.log_p)
+    g_proposals = features.columns(draws.subject, proposals.z, proposals.log_p)
+    return g_draws * at_draws[:, None].float() - g_proposals * at_proposals[:, None].float()
+
+
+@statistical(
+    "sampler.bridge_pairs",
+    needs=("sample", "log_prob"),
+    blocked_by=("density.bridge_mass",),
+    start=bounded(-2.0, 2.0),
+    labels=lambda subject: [f"coordinates {j} and {k}" for j, k in pair_indices(subject).T.tolist()],
+    unit="probability",
+    source="Meng & Wong 1996, https://www3.stat.sinica.edu.tw/statistica/j6n4/j6n43/j6n43.htm",
+)
+def bridge_pairs(draws: Draws) -> Sums:
+    r"""E_p[g 2q / (p + q)] = E_q[g 2p / (p + q)] for g = u_j u_k / 2, u = tanh z - E tanh z: dependence agrees.
+
+    The bridge identity for products of two coordinates. All pairs are summed as matrix products, never a row at a time.
+    """
+    at_draws, at_proposals = (weight.float() for weight in bridge_weights(draws))
+    chosen, centre = _pair_coordinates(draws.subject)
+    u = (torch.tanh(_tame(draws.z[:, chosen])) - centre).float()
+    v = (torch.tanh(_tame(draws.proposals.z[:, chosen])) - centre).float()
+    total = _gram(u, u, at_draws) - _gram(v, v, at_proposals)
+    squares = _gram(u.square(), u.square(), at_draws.square()) + _gram(v.square(), v.square(), at_proposals.square())
+    cross = u * v
+    squares = squares - 2 * _gram(cross, cross, at_draws * at_proposals)
+    j, k = torch.triu_indices(len(chosen), len(chosen), 1, device=u.device)
+    return Sums(draws.n, total[j, k].cpu() / 2, squares[j, k].clamp(min=0).cpu() / 4)
+
+
+MAX_PAIRED = 128
+"""Coordinates of which all pairs are watched; of longer events, as many chosen at random."""
+
+
+def pair_indices(subject: Subject) -> Tensor:
+    """(2, pairs): the coordinates of each pair."""
+    chosen, _ = _pair_coordinates(subject)
+    return chosen[torch.triu_indices(len(chosen), len(chosen), 1, device=chosen.device)]
+
+
+def _pair_coordinates(subject: Subject) -> tuple[Tensor, Tensor]:
+    """Which coordinates are paired, and the pilot mean of tanh z of each."""
+
+    def work() -> tuple[Tensor, Tensor]:
+        size = subject.profile.size
+        if size < 2:
+            raise NotApplicable("an event has one coordinate only: there is no pair")
+        order = torch.randperm(size, generator=subject.generator("pairs"), device=subject.model.device)
+        chosen = order[:MAX_PAIRED].sort().values
+        z = subject.profile.chart.coordinates(subject.pilot)[:, chosen]
+        return chosen, torch.tanh(_tame(z)).mean(0)
+
+    return subject.once("paired coordinates", work)
+
+
+def _tame(z: Tensor) -> Tensor:
+    return z.nan_to_num(0.0, 1e3, -1e3)
+
+
+def _gram(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Sum over rows of weight * a_j * b_k, accumulated in float64 over blocks; (d, d)."""
+    blocks = zip(a.split(4096), b.split(4096), weight.split(4096), strict=True)
+    return torch.stack([((x * w[:, None]).T @ y).double() for x, y, w in blocks]).sum(0)
+
+
+@statistical(
+    "sampler.adversary",
+    needs=("sample", "log_prob"),
+    blocked_by=("density.bridge_mass",),
+    start=bounded(-2.0, 2.0),
+    unit="probability",
+    source="Lopez-Paz & Oquab 2017, https://arxiv.org/abs/1610.06545; Shekhar & Ramdas 2023, "
+    "https://arxiv.org/abs/2112.09162",
+)
+def adversary(draws: Draws) -> Tensor:
+    r"""E_p[g 2q / (p + q)] = E_q[g 2p / (p + q)] for the g that earlier draws make most suspicious.
+
+    g = tanh(w . features) / 2, where w separates the weighted draws and proposals of all earlier chunks best (Fisher's
+    discriminant on location, scale and random cosine features). It is fixed before the draws that it is judged on, so
+    the identity and its evidence hold however it was found.
+    """
+    return draws.subject.once("adversary", lambda: Adversary(draws.subject)).judge_then_learn(draws)
+
+
+class Adversary:
+    """A linear witness over bounded features, refitted after every chunk; memory does not grow."""
+
+    COSINES = 128
+    MARGINAL = 128
+
+    def __init__(self, subject: Subject):
+        source = subject.generator("adversary")
+        d = subject.profile.size
+        place = {"dtype": torch.float32, "device": subject.model.device}
+        width = torch.rand(self.COSINES, generator=source, **place) * 2.0  # type: ignore[arg-type]
+        self.frequencies = torch.randn(d, self.COSINES, generator=source, **place) * width / d**0.5  # type: ignore[arg-type]
+        self.phases = torch.rand(self.COSINES, generator=source, **place) * 2 * torch.pi  # type: ignore[arg-type]
+        self.watched = torch.randperm(d, generator=source, device=subject.model.device)[: self.MARGINAL]
+        self.n = 0
+        self.difference = self.outer = self.centre = torch.zeros(())
+        self.weights: Tensor | None = None
+        self.scale = 1.0
+        pilot = subject.pilot
+        fresh = Proposals(subject, -1, len(pilot))
+        log_q = subject.reference.log_density(z := subject.profile.chart.coordinates(pilot))
+        log_p = log_density(subject, pilot)
+        self._learn(
+            self.features(z, log_p - log_q),
+            self.features(fresh.z, fresh.log_p - fresh.log_q),
+            2 * _share(log_q - log_p),
+            2 * _share(fresh.log_p - fresh.log_q),
+        )
+
+    def judge_then_learn(self, draws: Draws) -> Tensor:
+        """The witness at these draws; afterwards they join what it is fitted on."""
+        at_draws, at_proposals = bridge_weights(draws)
+        proposals = draws.proposals
+        f = self.features(draws.z, draws.log_p - draws.log_q)
+        h = self.features(proposals.z, proposals.log_p - proposals.log_q)
+        numbers = self._witness(f) * at_draws - self._witness(h) * at_proposals
+        self._learn(f, h, at_draws, at_proposals)
+        return numbers
+
+    def features(self, z: Tensor, log_ratio: Tensor) -> Tensor:
+        """(n, m): bounded features of coordinates and of log p/q."""
+        z = _tame(z).float()
+        some = z[:, self.watched]
+        square = some.square()
+        ratio = torch.tanh(log_ratio.nan_to_num(0.0, 1e3, -1e3).float() / 2)[:, None]
+        return torch.cat(
+            [torch.tanh(some), square / (1 + square), torch.cos(z.clamp(-30, 30) @ self.frequencies + self.phases), ratio], 1
+        )
+
+    def _witness(self, features: Tensor) -> Tensor:
+        assert self.weights is not None
+        return torch.tanh((features.double() @ self.weights - self.offset) / self.scale) / 2
+
+    def _learn(self, f: Tensor, h: Tensor, at_f: Tensor, at_h: Tensor) -> None:
+        """Fisher's discriminant from running sums."""
+        both = torch.cat([f, h]).double()
+        self.n += len(both)
+        self.difference = self.difference + (f.double() * at_f[:, None]).sum(0) - (h.double() * at_h[:, None]).sum(0)
+        self.outer = self.outer + both.T @ both
+        self.centre = self.centre + both.sum(0)
+        mean = self.centre / self.n
+        covariance = self.outer / self.n - mean[:, None] * mean
+        ridge = torch.eye(len(mean), dtype=mean.dtype, device=mean.device) * (covariance.diagonal().mean() * 1e-3 + 1e-9)
+        self.weights = torch.linalg.solve(covariance + ridge, self.difference / self.n)
+        self.offset = mean @ self.weights
+        self.scale = float((self.weights @ covariance @ self.weights).clamp(min=1e-30).sqrt())
+
+
+CHECKS: tuple[Check, ...] = (bridge_mass, bridge, bridge_pairs, adversary)

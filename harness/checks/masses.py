@@ -1,0 +1,190 @@
+"""Laws of the sampler against masses worked out from the density: counts in regions, and the transform by the cdf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from harness.checks.law import Check, NotApplicable, statistical
+from harness.draws import Draws, log_density
+from harness.evidence import Cell, Look
+from harness.numerics.enumeration import enumerate_grid
+from harness.numerics.quadrature import integrate
+from harness.reference import codes
+from harness.statistics import binomial
+from harness.statistics.accumulator import Accumulator, log_mean_exp
+from harness.statistics.band import UniformBand
+from harness.statistics.categorical import CategoricalCounts
+from harness.subject import Subject
+
+REGIONS = 64
+MOST_STATES = 4096
+MOST_CELLS = 256
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Regions that cover all events, the mass of each under the density, and how wrong that mass may be."""
+
+    masses: Tensor  # (cells,), sums to 1
+    uncertainty: Tensor  # (cells,)
+    index: Callable[[Draws], Tensor]  # (n,) cell of each draw
+    labels: list[str]
+
+
+def partition(subject: Subject) -> Partition:
+    """Intervals between pilot quantiles in one dimension, single states of a small discrete support."""
+    profile = subject.profile
+    if profile.kind == "discrete":
+        return subject.once("partition", lambda: _states(subject))
+    if profile.kind == "continuous" and math.prod(profile.chart.event_shape) == 1:
+        return subject.once("partition", lambda: _intervals(subject))
+    raise NotApplicable("masses of regions are worked out for one continuous dimension, or a small discrete support")
+
+
+def _intervals(subject: Subject) -> Partition:
+    chart = subject.profile.chart
+    flat = subject.pilot.reshape(-1).double()
+    levels = torch.arange(1, REGIONS, dtype=torch.float64, device=flat.device) / REGIONS
+    knots = torch.quantile(flat[: 2**13], levels).unique()
+
+    def log_p(x: Tensor) -> Tensor:
+        return log_density(subject, x.to(flat.device).reshape(-1, *chart.event_shape).to(chart.dtype)).cpu()
+
+    result = integrate(log_p, knots=knots.cpu(), dtype=chart.dtype, rtol=1e-8)
+    if result.cells is None or result.edges is None or result.cell_error is None or not result.total > 0:
+        raise NotApplicable(f"the masses of regions are not to be had: {result.message or 'no convergence'}")
+    masses, error = result.cells[:, 0] / result.total, result.cell_error[:, 0] / result.total
+    if not float(error.max()) < 1e-3:
+        raise NotApplicable(f"the masses of regions are known to {float(error.max()):.1g} only")
+    inner = result.edges[1:-1].to(flat.device)
+    # An edge rounded to the dtype moves mass between neighbours: by less than one spacing's share of their mass.
+    return Partition(
+        masses / masses.sum(),
+        error,
+        lambda draws: torch.bucketize(draws.x.reshape(-1).double(), inner, right=True),
+        [f"({a:.4g}, {b:.4g})" for a, b in zip(result.edges[:-1].tolist(), result.edges[1:].tolist(), strict=True)],
+    )
+
+
+def _states(subject: Subject) -> Partition:
+    profile = subject.profile
+    alphabets = [alphabet for alphabet in profile.alphabets if alphabet is not None]
+    sizes = [len(alphabet) for alphabet in alphabets]
+    if math.prod(sizes) > MOST_STATES:
+        raise NotApplicable(f"the support may have {math.prod(sizes):.3g} states, too many to count one by one")
+    states = torch.cat(list(enumerate_grid([alphabet.cpu() for alphabet in alphabets])))
+    shaped = states.reshape(-1, *profile.chart.event_shape).to(profile.chart.dtype).to(subject.model.device)
+    mass = log_density(subject, shaped).exp().cpu()
+    if not float(mass.sum()) < 1 + 1e-3:
+        raise NotApplicable(f"the masses of the states add up to {float(mass.sum()):.6g}")
+    kept = mass.argsort(descending=True)[:MOST_CELLS]
+    kept = kept[mass[kept] > 1e-6].sort().values
+    rest = (1 - mass[kept].sum()).clamp(min=0)
+    cell = torch.full((len(mass),), len(kept))
+    cell[kept] = torch.arange(len(kept))
+
+    def index(draws: Draws) -> Tensor:
+        place = torch.zeros(draws.n, dtype=torch.long, device=draws.z.device)
+        inside = torch.ones(draws.n, dtype=torch.bool, device=draws.z.device)
+        for j, size in enumerate(sizes):
+            code, known = codes(profile, draws.z[:, j], j)
+            place, inside = place * size + code, inside & known
+        return torch.where(inside, cell.to(place.device)[place], len(kept))
+
+    names = [", ".join(f"{value:g}" for value in state) for state in states[kept].tolist()]
+    masses = torch.cat([mass[kept], rest[None]])
+    # The rest is 1 minus a sum of as many rounded masses; log-masses near 0 are rounded to about one eps.
+    doubt = float(torch.finfo(subject.model.log_prob(shaped[:1]).dtype).eps) * (2 + math.log(len(masses))) * 4
+    return Partition(masses / masses.sum(), torch.full_like(masses, doubt), index, [*names, "any other event"])
+
+
+def _counts(subject: Subject) -> Accumulator:
+    found = partition(subject)
+    return RegionCounts(found.masses, found.uncertainty, found.labels)
+
+
+class RegionCounts(CategoricalCounts):
+    """Counts of cells, and of the unions of the first k cells: a small drift through many cells shows in the unions."""
+
+    def __init__(self, masses: Tensor, uncertainty: Tensor, labels: list[str]):
+        super().__init__(masses, uncertainty)
+        self.labels = labels
+        self.union_masses = self.masses.cumsum(0)[:-1].clamp(max=1.0)
+        self.union_uncertainty = self.uncertainty.cumsum(0)[:-1].clamp(max=1.0)
+
+    def log_e(self) -> float:
+        if self.n == 0:
+            return 0.0
+        unions = binomial.log_e_value(self.counts.cumsum(0)[:-1], self.n, self.union_masses, self.union_uncertainty)
+        return log_mean_exp(torch.tensor([super().log_e(), log_mean_exp(unions)]))
+
+    def look(self, confidence: float) -> Look:
+        if self.n == 0:
+            return Look(0, 0.0, -1.0, 1.0, 0.0)
+        masses = torch.cat([self.masses, self.union_masses])
+        counts = torch.cat([self.counts, self.counts.cumsum(0)[:-1]])
+        doubt = torch.cat([self.uncertainty, self.union_uncertainty])
+        low, high = binomial.interval(counts, self.n, masses, math.log(len(masses) / (1 - confidence)))
+        low, high = low - masses - doubt, high - masses + doubt
+        widest = int(torch.argmax(torch.maximum(-low, high)))
+        estimate = float(counts[widest] / self.n - masses[widest])
+        return Look(self.n, estimate, float(low[widest]), float(high[widest]), self.log_e(), widest)
+
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(replace(cell, label=label) for cell, label in zip(super().cells(), self.labels, strict=True))
+
+
+def region_labels(subject: Subject) -> list[str]:
+    """Names of the cells, then of their unions."""
+    names = partition(subject).labels
+    return names + [f"the events up to {name}" for name in names[:-1]]
+
+
+@statistical(
+    "sampler.region_masses",
+    needs=("sample", "log_prob"),
+    blocked_by=("density.integrates_to_one", "density.sums_to_one"),
+    start=_counts,
+    labels=region_labels,
+    unit="probability",
+    source="Lindon & Malek 2022, https://arxiv.org/abs/2011.03567",
+)
+def region_masses(draws: Draws) -> Tensor:
+    r"""P(x in A) under the sampler is the integral of p over A, for every region A of a partition.
+
+    Masses come from quadrature between pilot quantiles in one dimension, from enumeration for a small discrete support,
+    and their numerical error widens the null hypothesis. A value that should be drawn and never is shows as an empty cell.
+    """
+    return partition(draws.subject).index(draws)
+
+
+@statistical(
+    "sampler.pit_uniform",
+    needs=("sample", "cdf"),
+    blocked_by=("information.cdf",),
+    start=lambda subject: UniformBand(),
+    unit="probability",
+    source="Rosenblatt 1952; Czado, Gneiting & Held 2009, https://doi.org/10.1111/j.1541-0420.2009.01191.x",
+)
+def pit_uniform(draws: Draws) -> Tensor:
+    r"""u = F(x) is uniform on (0, 1) when x is drawn from F; for a discrete law u = F(x) - v p(x) with v uniform.
+
+    The probability integral transform, randomised over the jumps of a discrete distribution function.
+    """
+    subject = draws.subject
+    u = subject.model.cdf(draws.x).to(torch.float64).reshape(-1)
+    if subject.profile.kind == "discrete":
+        if not subject.model.can("log_prob"):
+            raise NotApplicable("a discrete law needs log_prob to randomise its transform")
+        v = torch.rand(len(u), generator=subject.generator("transform", draws.index), dtype=u.dtype, device=u.device)
+        u = u - v * draws.log_p.exp()
+    rounding = torch.finfo(torch.float32).eps
+    return torch.where((u > -rounding) & (u < 1 + rounding), u.clamp(0, 1), u)
+
+
+CHECKS: tuple[Check, ...] = (region_masses, pit_uniform)

@@ -1,0 +1,179 @@
+"""Reversible moves that leave a density invariant: proposals, Metropolis steps and Hamiltonian trajectories.
+
+All act on the coordinates z of a chart, where the target is p(x(z)) |dx/dz|. Their scales come from the reference law,
+that is from pilot draws, so they are fixed before the draws that they are applied to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.draws import log_density
+from harness.reference import Reference, codes
+from harness.subject import Subject
+
+LEAPFROGS = 4
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Moved:
+    """New coordinates (n, d), and log q(z | z') - log q(z' | z) of the proposal (n,)."""
+
+    z: Tensor
+    log_ratio: Tensor
+
+
+def log_target(subject: Subject, z: Tensor) -> Tensor:
+    """log p(x(z)) |dx/dz|; (n,). NaN counts as impossible, so that such moves are refused."""
+    chart = subject.profile.chart
+    value = log_density(subject, chart.events(z)) + chart.log_volume(z)
+    return value.nan_to_num(-torch.inf, posinf=torch.inf)
+
+
+def propose(subject: Subject, z: Tensor, source: torch.Generator) -> Moved:
+    """One proposal a row: a random block of the continuous coordinates walks, a few discrete ones change."""
+    discrete = subject.profile.chart.discrete
+    if bool(discrete.all()):
+        return _change(subject, z, source)
+    walked = _walk(subject, z, source)
+    return _change(subject, walked, source) if bool(discrete.any()) else Moved(walked, torch.zeros_like(z[:, 0]))
+
+
+def metropolis(subject: Subject, z: Tensor, log_p: Tensor, source: torch.Generator) -> Tensor:
+    """Coordinates after STEPS Metropolis-Hastings steps from z (n, d), of which the target is log_p (n,)."""
+    for _ in range(STEPS):
+        moved = propose(subject, z, source)
+        log_new = log_target(subject, moved.z)
+        u = torch.rand(len(z), generator=source, dtype=torch.float64, device=z.device)
+        accept = u.log() < log_new - log_p + moved.log_ratio
+        z = torch.where(accept[:, None], moved.z, z)
+        log_p = torch.where(accept, log_new, log_p)
+    return z
+
+
+def hamiltonian(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
+    """Coordinates after one Hamiltonian trajectory and its Metropolis test."""
+    new, energy = trajectory(subject, z, source, LEAPFROGS)
+    u = torch.rand(len(z), generator=source, dtype=z.dtype, device=z.device)
+    return torch.where((u.log() < energy)[:, None], new, z)
+
+
+def trajectory(subject: Subject, z: Tensor, source: torch.Generator, leapfrogs: int) -> tuple[Tensor, Tensor]:
+    """End of a Hamiltonian trajectory from z (n, d), and the log of its Metropolis ratio (n,); one step is Langevin's.
+
+    Leapfrog preserves volume and is reversible, so accepting with a probability that depends on the ratio makes a
+    reversible kernel (Duane et al. 1987; Neal 2011, https://arxiv.org/abs/1206.1901). Coordinates are whitened by the
+    pilot; the step is jittered independently of the state, and scales with the dimension as its acceptance asks.
+    """
+    factor = whitener(subject)
+    start = torch.linalg.solve_triangular(factor, z.T, upper=False).T
+    momentum = torch.randn(z.shape, generator=source, dtype=z.dtype, device=z.device)
+    longest = 1.6 * z.shape[1] ** (-1 / 6) if leapfrogs == 1 else 1.1 * z.shape[1] ** (-1 / 4) + 0.15
+    step = longest * (0.5 + 0.5 * torch.rand(len(z), 1, generator=source, dtype=z.dtype, device=z.device))
+    log_start, gradient = _gradient(subject, start, factor)
+    position, velocity, log_end = start, momentum, log_start
+    for _ in range(leapfrogs):
+        velocity = velocity + step / 2 * gradient
+        position = position + step * velocity
+        log_end, gradient = _gradient(subject, position, factor)
+        velocity = velocity + step / 2 * gradient
+    energy = log_end - log_start - (velocity.square() - momentum.square()).sum(1) / 2
+    return position @ factor.T, energy
+
+
+def whitener(subject: Subject) -> Tensor:
+    """(c, c): Cholesky factor of the covariance of the continuous coordinates under the reference."""
+
+    def work() -> Tensor:
+        law: Reference = subject.reference
+        weight = law.log_weight.exp()
+        centre = weight @ law.mean
+        spread = law.mean - centre
+        covariance = torch.einsum("k,kij->ij", weight, law.factor @ law.factor.mT)
+        covariance = covariance + torch.einsum("k,ki,kj->ij", weight, spread, spread)
+        return torch.linalg.cholesky(covariance)
+
+    return subject.once("whitener", work)
+
+
+def differentiable(subject: Subject) -> bool:
+    """Does autograd give a finite gradient of the density at pilot draws?"""
+
+    def work() -> bool:
+        if subject.profile.kind != "continuous":
+            return False
+        z = subject.profile.chart.coordinates(subject.pilot[:64])
+        try:
+            _, gradient = _gradient(subject, z, torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+        except Exception:  # no graph, or a model that refuses inputs with one: other moves will do
+            return False
+        return bool(gradient.abs().sum() > 0)
+
+    return subject.once("differentiable", work)
+
+
+def _gradient(subject: Subject, position: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """log target (n,) and its gradient (n, d) with respect to whitened positions; 0 where it is not finite."""
+    chart = subject.profile.chart
+    with torch.enable_grad():
+        inner = position.detach().requires_grad_(True)
+        z = inner @ factor.T
+        value = subject.model.log_prob(chart.events(z)).to(torch.float64) + chart.log_volume(z)
+        finite = torch.where(value.isfinite(), value, torch.zeros_like(value))
+        (gradient,) = torch.autograd.grad(finite.sum(), inner)
+    gradient = gradient.nan_to_num(0.0, 0.0, 0.0).clamp(-1e3, 1e3)
+    return value.detach().nan_to_num(-torch.inf, posinf=torch.inf), gradient
+
+
+def _walk(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
+    """A Gaussian step along a random block of whitened directions, at a random scale: symmetric."""
+    chart = subject.profile.chart
+    factor = whitener(subject)
+    n, c = len(z), len(factor)
+    size = torch.rand(n, 1, generator=source, dtype=z.dtype, device=z.device)
+    keep = torch.rand(n, c, generator=source, dtype=z.dtype, device=z.device) < torch.exp(-size * (c > 1) * 3.0)
+    count = keep.sum(1, keepdim=True).clamp(min=1)
+    noise = torch.randn(n, c, generator=source, dtype=z.dtype, device=z.device) * keep * 2.4 / count.sqrt()
+    out = z.clone()
+    out[:, ~chart.discrete] += noise @ factor.T
+    return out
+
+
+def _change(subject: Subject, z: Tensor, source: torch.Generator) -> Moved:
+    """Draw a few discrete coordinates anew from their pilot frequencies; in one row of three, swap two of them."""
+    chart = subject.profile.chart
+    places = chart.discrete.nonzero().flatten()
+    n, device = len(z), z.device
+    value = z * chart.scale + chart.location
+    count = torch.rand(n, 1, generator=source, dtype=z.dtype, device=device)
+    chance = torch.exp(-4.0 * count) * (len(places) > 1) + float(len(places) == 1)
+    pick = torch.rand(n, len(places), generator=source, dtype=z.dtype, device=device) < chance
+    swap = torch.rand(n, generator=source, dtype=z.dtype, device=device) < (1 / 3 if len(places) > 1 else 0.0)
+    ratio = torch.zeros(n, dtype=z.dtype, device=device)
+    new = value.clone()
+    for i, j in enumerate(places.tolist()):
+        table = _frequencies(subject, i)
+        alphabet = subject.profile.alphabets[j]
+        assert alphabet is not None
+        fresh = torch.multinomial(table, n, replacement=True, generator=source)
+        old, known = codes(subject.profile, z[:, j], j)
+        use = pick[:, i] & ~swap & known
+        new[:, j] = torch.where(use, alphabet[fresh], value[:, j])
+        ratio = ratio + torch.where(use, table[old].log() - table[fresh].log(), 0.0)
+    first = torch.randint(len(places), (n,), generator=source, device=device)
+    second = torch.randint(len(places), (n,), generator=source, device=device)
+    rows = torch.arange(n, device=device)
+    a, b = value[rows, places[first]], value[rows, places[second]]
+    new[rows, places[first]] = torch.where(swap, b, new[rows, places[first]])
+    new[rows, places[second]] = torch.where(swap, a, new[rows, places[second]])
+    return Moved((new - chart.location) / chart.scale, ratio)
+
+
+def _frequencies(subject: Subject, i: int) -> Tensor:
+    """(values,): the reference's marginal of discrete coordinate number i."""
+    law = subject.reference
+    return subject.once(f"frequencies {i}", lambda: (law.log_weight[:, None] + law.tables[i]).exp().sum(0))

@@ -1,0 +1,111 @@
+r"""Numbers that should be Uniform(0, 1), such as probability integral transforms: a time-uniform band for their
+distribution function.
+
+At each point t of a fixed grid, the number of draws below t is Binomial(n, t) under the law, so the beta-binomial
+confidence sequence of `binomial` holds G(t) = P(U < t) at all times; a union bound over the grid makes it a band. It is
+as tight in the tails as the variance t(1 - t) allows, unlike the Dvoretzky-Kiefer-Wolfowitz band (Howard & Ramdas 2022,
+https://arxiv.org/abs/1906.09712, treat quantiles in this way). The grid has 2048 equal steps and, on each side, the
+tail points 2^-12 … 2^-16; half of the error probability goes evenly to all points, half to the powers of 2.
+
+*Discretisation.* Evidence has none: the law fixes G(t) = t at every grid point. The interval is about all t in [0, 1]:
+between neighbouring points s < t a distribution function is monotone, so its deviation lies between that at s less
+t - s and that at t plus t - s; the step, at most 1/2048, is part of the interval that is reported.
+
+*Evidence* is the average of the e-processes of the points, which sees shifts of the distribution function, and of a
+`categorical` e-process over 64 equal cells, which sees waves and spikes that leave it nearly unmoved.
+
+"Below t", not "up to t": numbers that are multiples of 2^-24, as those of float32 generators, are then exact on this
+dyadic grid. Numbers equal to 0 and to 1 are counted in the first and the last cell.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from harness.evidence import Cell, Look
+from harness.statistics import binomial, categorical
+
+_STEPS = 2048
+_TAIL = 2.0 ** -torch.arange(1, 17, dtype=torch.float64)
+POINTS = torch.cat([torch.arange(1, _STEPS, dtype=torch.float64) / _STEPS, _TAIL, 1 - _TAIL]).unique()
+_IS_TAIL = torch.isin(POINTS, torch.cat([_TAIL, 1 - _TAIL]))
+_LOG_WEIGHT = torch.log(0.5 / len(POINTS) + 0.5 * _IS_TAIL / _IS_TAIL.sum())
+_CELLS = 64
+_EDGES = torch.searchsorted(POINTS, torch.arange(1, _CELLS, dtype=torch.float64) / _CELLS)
+_MASSES = torch.full((_CELLS,), 1 / _CELLS, dtype=torch.float64)
+
+
+def log_e_values(below: Tensor, n: int) -> Tensor:
+    """(..., m) counts of draws below each of `POINTS` to their (...) log e-values."""
+    pointwise = torch.logsumexp(binomial.log_e_value(below, n, POINTS) + _LOG_WEIGHT, -1)
+    histogram = categorical.log_e_values(_cell_counts(below, n), _MASSES)
+    return torch.logaddexp(pointwise, histogram) - math.log(2)
+
+
+class UniformBand:
+    """Are k streams of numbers each Uniform(0, 1)? Streams (n,) or (n, k); each column is judged alone."""
+
+    points = POINTS
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.counts = torch.zeros(1, len(POINTS) + 1, dtype=torch.float64)
+        self.void = torch.zeros(1, dtype=torch.bool)
+
+    def update(self, values: Tensor) -> None:
+        """Take in a chunk. NaN poisons its column, and never passes; a number outside [0, 1] is an error."""
+        rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach()
+        if bool(((rows < 0) | (rows > 1)).any()):
+            raise ValueError("numbers must lie in [0, 1]")
+        points = POINTS.to(device=rows.device, dtype=rows.dtype if rows.dtype == torch.float32 else torch.float64)
+        cell = torch.bucketize(rows.to(points.dtype), points, right=True)  # number of points <= value; NaN: all
+        offset = torch.arange(rows.shape[1], device=rows.device) * (len(points) + 1)
+        counts = torch.bincount((cell + offset).flatten(), minlength=rows.shape[1] * (len(points) + 1))
+        self.n += len(rows)
+        self.counts = self.counts + counts.reshape(rows.shape[1], -1).cpu()
+        self.void = self.void | rows.isnan().any(0).cpu()
+
+    def below(self) -> Tensor:
+        """(k, m): draws below each grid point."""
+        return torch.where(self.void[:, None], math.nan, self.counts.cumsum(1)[:, :-1])
+
+    def log_e(self) -> Tensor:
+        """(k,): the log e-value of each column."""
+        return log_e_values(self.below(), self.n) if self.n else torch.zeros(len(self.counts), dtype=torch.float64)
+
+    def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """Two (k, m) tensors: G(t) - t at the grid points, all together at all times with probability 1 - alpha."""
+        level = math.log(len(self.counts) / alpha) - _LOG_WEIGHT
+        low, high = binomial.interval(self.below(), self.n, POINTS.expand(len(self.counts), -1), level)
+        return low - POINTS, high - POINTS
+
+    def cells(self, column: int = 0) -> tuple[Cell, ...]:
+        """The 64-cell histogram of one column."""
+        shares = _cell_counts(self.below()[column], self.n) / max(self.n, 1)
+        return tuple(Cell(f"[{j}/64, {j + 1}/64)", 1 / _CELLS, float(share)) for j, share in enumerate(shares))
+
+    def look(self, confidence: float) -> Look:
+        """The interval holds G(t) - t for all t, at the column where that reaches furthest."""
+        if self.n == 0:
+            return Look(0, 0.0, -1.0, 1.0, 0.0)
+        low, high = self.interval(1 - confidence)
+        step = torch.diff(POINTS, prepend=torch.zeros(1), append=torch.ones(1))
+        edge = torch.zeros_like(low[:, :1])  # G(0) = 0, and no more than 1 at 1
+        least = (torch.cat([edge, low], 1) - step).amin(1)
+        most = (torch.cat([high, edge], 1) + step).amax(1)
+        widest = int(torch.argmax(torch.maximum(-least, most)))
+        deviation = self.below()[widest] / self.n - POINTS
+        estimate = float(deviation[int(torch.argmax(deviation.abs()))])
+        log_e = float(torch.logsumexp(self.log_e(), 0)) - math.log(len(self.counts))
+        return Look(self.n, estimate, float(least[widest]), float(most[widest]), log_e, widest)
+
+
+def _cell_counts(below: Tensor, n: int) -> Tensor:
+    """(..., 64) counts of the equal cells."""
+    edges = below[..., _EDGES]
+    return torch.diff(
+        edges, prepend=torch.zeros_like(edges[..., :1]), append=torch.full_like(edges[..., :1], float(n)), dim=-1
+    )
