@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,12 +40,11 @@ class Chart:
     def coordinates(self, x: Tensor) -> Tensor:
         """Events (n, *event) to coordinates (n, k), in float64."""
         t = (unconstrained(x, self.transform) - self.location) / self.scale
-        return torch.where(self.heavy, torch.asinh(t), t)
+        return torch.where(self.heavy, torch.asinh(t), t) if self._squashes else t
 
     def events(self, z: Tensor) -> Tensor:
         """Coordinates (n, k) to events (n, *event), in the model's dtype."""
-        t = torch.where(self.heavy, torch.sinh(z), z)
-        u = t * self.scale + self.location
+        u = self._stretched(z) * self.scale + self.location
         if self.transform is not None:
             return self.transform(u.reshape(len(u), *self._free_shape())).to(self.dtype)
         if bool(self.discrete.any()):
@@ -53,14 +53,20 @@ class Chart:
 
     def log_volume(self, z: Tensor) -> Tensor:
         """log |dx/dz| over the continuous coordinates; (n,)."""
-        parts = torch.log(self.scale) + torch.where(self.heavy, _log_cosh(z), 0.0)
-        volume = torch.where(self.discrete, 0.0, parts).sum(1)
+        volume = torch.where(self.discrete, 0.0, torch.log(self.scale)).sum().expand(len(z))
+        if self._squashes:
+            volume = volume + torch.where(self.heavy, _log_cosh(z), 0.0).sum(1)
         if self.transform is None:
             return volume
-        u = (torch.where(self.heavy, torch.sinh(z), z) * self.scale + self.location).reshape(
-            len(z), *self._free_shape()
-        )
+        u = (self._stretched(z) * self.scale + self.location).reshape(len(z), *self._free_shape())
         return volume + self.transform.log_abs_det_jacobian(u, self.transform(u)).reshape(len(z), -1).sum(1)
+
+    @cached_property
+    def _squashes(self) -> bool:
+        return bool(self.heavy.any())
+
+    def _stretched(self, z: Tensor) -> Tensor:
+        return torch.where(self.heavy, torch.sinh(z), z) if self._squashes else z
 
     def _free_shape(self) -> tuple[int, ...]:
         assert self.transform is not None

@@ -90,7 +90,26 @@ class HasKL(Protocol):
         """E[log p(x) - log q(x)] under p in nats, a scalar; 0 if and only if the two laws are equal."""
 
 
-PROTOCOLS: tuple[type, ...] = (Sampler, Density, HasMean, HasVariance, HasCovariance, HasEntropy, HasCdf, HasIcdf, HasKL)
+@runtime_checkable
+class Fit(Protocol):
+    """Estimation by maximum likelihood."""
+
+    def fit(self, x: Tensor) -> Any:
+        """The model of this kind under which the draws x [n, *event] are most likely: itself or a new one."""
+
+
+PROTOCOLS: tuple[type, ...] = (
+    Sampler,
+    Density,
+    HasMean,
+    HasVariance,
+    HasCovariance,
+    HasEntropy,
+    HasCdf,
+    HasIcdf,
+    HasKL,
+    Fit,
+)
 
 
 def _method(protocol: type) -> tuple[str, Callable[..., Any]]:
@@ -104,12 +123,47 @@ CAPABILITIES: dict[str, Callable[..., Any]] = dict(_method(protocol) for protoco
 
 def capabilities_of(thing: object) -> dict[str, Callable[..., Any]]:
     """The contract's methods that `thing` has, by name and by signature."""
-    found = {}
+    return {
+        name: method
+        for name, promise in CAPABILITIES.items()
+        if callable(method := attribute(thing, name)) and _callable_as(method, promise)
+    }
+
+
+def unfit_of(thing: object) -> dict[str, str]:
+    """Names of the contract that `thing` has, but not as the contract's method: name to the reason."""
+    reasons = {}
     for name, promise in CAPABILITIES.items():
-        method = getattr(thing, name, None)
-        if callable(method) and _callable_as(method, promise):
-            found[name] = method
-    return found
+        value = attribute(thing, name)
+        wanted = f"{name}({', '.join(_asked(promise))})"
+        if callable(value) and not _callable_as(value, promise):
+            reasons[name] = f"{name}{inspect.signature(value)} cannot be called as {wanted}"
+        elif value is not None and not callable(value):
+            reasons[name] = f"{name} is a {type(value).__name__}, not a method that can be called as {wanted}"
+    return reasons
+
+
+def attribute(thing: object, name: str) -> Any:
+    """The attribute, None where there is none. One whose look-up raises is a method that raises when it is called."""
+    try:
+        return getattr(thing, name, None)
+    except Exception as error:
+        return _raising(error)
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def answer(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return answer
+
+
+def _asked(promise: Callable[..., Any]) -> list[str]:
+    """The parameters of a promise as they are written: `n`, `*`, `generator`."""
+    parameters = list(inspect.signature(promise).parameters.values())[1:]
+    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return [*positional, "*", *keyword] if keyword else positional
 
 
 def _callable_as(method: Callable[..., Any], promise: Callable[..., Any]) -> bool:

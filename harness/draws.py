@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from harness.subject import Subject
+
+T = TypeVar("T")
 
 
 class Draws:
@@ -17,6 +20,12 @@ class Draws:
     def __init__(self, subject: Subject, index: int, n: int):
         self.subject, self.index, self.n = subject, index, n
         self._known: dict[str, Any] = {}
+
+    def once(self, name: str, work: Callable[[], T]) -> T:
+        """The result of `work` for this chunk, done at the first call of that name and kept."""
+        if name not in self._known:
+            self._known[name] = work()
+        return self._known[name]
 
     @cached_property
     def x(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +11,9 @@ from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.effort import FALSE_ALARM_BUDGET, Effort, effort_named
 from harness.evidence import Record, Verdict
-from harness.plan import plan, select
+from harness.model import Model
+from harness.plan import Planned, plan, select
+from harness.reproduce import Origin, with_reproducer
 from harness.run import Settings, examine, with_precision
 
 if TYPE_CHECKING:
@@ -42,12 +44,25 @@ def check_model(
     adapted = adapt(model, name, device, dtype)
     settings = Settings(effort_named(effort), seed, budget)
     planned = plan(adapted, select(CHECKS, only), alpha)
+    kept = str(dtype).removeprefix("torch.") if dtype is not None else ""
+    records = examine_model(adapted, planned, settings, Origin(thing=repr(model), device=device, dtype=kept))
+    return Report.of(
+        records, settings, alpha=alpha, expected_failures=expected_failures or {}, device=device, dtype=kept
+    )
+
+
+def examine_model(
+    adapted: Model, planned: Sequence[Planned], settings: Settings, origin: Origin | None = None
+) -> Iterator[Record]:
+    """Records of one adapted model, each as soon as it is decided and a FAIL has been tried in float64.
+
+    With an origin, a FAIL carries its reproducer.
+    """
     items = {item.check.id: item for item in planned}
-    records = [
-        with_precision(record, adapted, items[record.check], settings)
-        for record in examine(adapted, planned, settings)
-    ]
-    return Report.of(records, settings, alpha=alpha, expected_failures=expected_failures or {})
+    for record in examine(adapted, planned, settings):
+        item = items[record.check]
+        seen = with_precision(record, adapted, item, settings)
+        yield seen if origin is None else with_reproducer(seen, adapted, item, settings, origin)
 
 
 def failing(records: Iterable[Record]) -> list[Record]:

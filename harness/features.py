@@ -2,7 +2,8 @@
 
 A dictionary in which every common defect moves some column: location, scale, tails and single values of each
 coordinate; radius and log-density of the whole event. Rare events are indicators in {0, 1}, so that their variance is
-as small as their probability.
+as small as their probability. A discrete coordinate is looked up in a table of its values, so its cost does not grow
+with the number of its columns.
 """
 
 from __future__ import annotations
@@ -10,63 +11,87 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.draws import log_density
 from harness.profile import Profile
 from harness.reference import codes
 from harness.subject import Subject
 
 SHAPES = ("sign", "location", "scale", "z > 2", "z < -2", "|z| > 3", "|z| > 4.5")
 MAX_VALUES = 12
+FEW = 4
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def columns(subject: Subject, z: Tensor, log_p: Tensor) -> Tensor:
-    """(n, k): the dictionary at events with coordinates z (n, d) and log-density log_p (n,)."""
-    return torch.cat([coordinate_columns(subject, z), _whole(subject, z, log_p)], 1)
-
-
 def coordinate_columns(subject: Subject, z: Tensor) -> Tensor:
-    """(n, k): the first columns, each of which looks at one coordinate."""
+    """(n, k): the columns that look at one coordinate each."""
     profile = subject.profile
-    continuous = z[:, ~profile.chart.discrete]
-    parts = [_marginal(continuous).flatten(1)] if continuous.shape[1] else []
-    for j in profile.chart.discrete.nonzero().flatten().tolist():
-        parts.append(_values(profile, z[:, j], j))
+    parts = [_shapes(z[:, ~profile.chart.discrete]).flatten(1)]
+    for j in _discrete(profile):
+        position, known = codes(profile, z[:, j], j)
+        parts.append(_table(subject, j)[position] * known[:, None])
     return torch.cat(parts, 1)
 
 
+def coordinate_labels(subject: Subject) -> list[str]:
+    """The names of the columns that look at one coordinate each."""
+    profile = subject.profile
+    flags = profile.chart.discrete.tolist()
+    named = [f"{shape} of coordinate {j}" for j, flag in enumerate(flags) if not flag for shape in SHAPES]
+    for j in _discrete(profile):
+        named += [f"{shape} of coordinate {j}" for shape in (SHAPES if _ordered(profile, j) else SHAPES[:1])]
+        named += [f"coordinate {j} = {value:g}" for value in _listed(profile, j)]
+    return named
+
+
 def labels(subject: Subject) -> list[str]:
-    """The names of the columns."""
+    """The names of all columns."""
     whole = [f"{what} at its {level:.0%} level" for what in ("radius", "log-density") for level in LEVELS]
     return coordinate_labels(subject) + whole
 
 
-def coordinate_labels(subject: Subject) -> list[str]:
-    """The names of the first columns, each of which looks at one coordinate."""
+def weighted_sums(subject: Subject, z: Tensor, log_p: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over rows of w g and of (w g)^2 for every column g, each (k,), without a row's columns ever being stored.
+
+    z is (n, d), log_p and the weights are (n,).
+    """
     profile = subject.profile
-    flags = profile.chart.discrete.tolist()
-    named = [f"{shape} of coordinate {j}" for j, flag in enumerate(flags) if not flag for shape in SHAPES]
-    for j, flag in enumerate(flags):
-        if flag:
-            named += [f"coordinate {j} = {value:g}" for value in _listed(profile, j)] + [f"sign of coordinate {j}"]
-    return named
+    w = weight.float()
+    dense = _shapes(z[:, ~profile.chart.discrete]).flatten(1)
+    whole = _whole(subject, z, log_p)
+    total, squares = [w @ dense], [w.square() @ dense.square()]
+    for j in _discrete(profile):
+        position, known = codes(profile, z[:, j], j)
+        table = _table(subject, j).double()
+        kept = weight * known
+        total.append(torch.bincount(position, kept, len(table)) @ table)
+        squares.append(torch.bincount(position, kept.square(), len(table)) @ table.square())
+    total, squares = [*total, w @ whole], [*squares, w.square() @ whole]
+    return torch.cat([part.double() for part in total]).cpu(), torch.cat([part.double() for part in squares]).cpu()
 
 
-def _marginal(z: Tensor) -> Tensor:
+def _discrete(profile: Profile) -> list[int]:
+    return profile.chart.discrete.nonzero().flatten().tolist()
+
+
+def _ordered(profile: Profile, j: int) -> bool:
+    """Has a discrete coordinate enough values for their order to be worth watching?"""
+    alphabet = profile.alphabets[j]
+    return alphabet is not None and len(alphabet) > FEW
+
+
+def _shapes(z: Tensor) -> Tensor:
     """(n, c, shapes)."""
     z = z.nan_to_num(0.0, 1e3, -1e3).to(torch.float32)
     square = z.square()
-    return torch.stack(
-        [
-            (z > 0).float() - 0.5,
-            torch.tanh(z) / 2,
-            square / (1 + square) - 0.5,
-            (z > 2).float(),
-            (z < -2).float(),
-            (z.abs() > 3).float(),
-            (z.abs() > 4.5).float(),
-        ],
-        2,
-    )
+    out = torch.empty(*z.shape, len(SHAPES), dtype=torch.float32, device=z.device)
+    out[..., 0] = (z > 0).float() - 0.5
+    out[..., 1] = torch.tanh(z) / 2
+    out[..., 2] = square / (1 + square) - 0.5
+    out[..., 3] = z > 2
+    out[..., 4] = z < -2
+    out[..., 5] = square > 9
+    out[..., 6] = square > 4.5**2
+    return out
 
 
 def _listed(profile: Profile, j: int) -> list[float]:
@@ -80,14 +105,19 @@ def _listed(profile: Profile, j: int) -> list[float]:
     return alphabet[start : start + MAX_VALUES].tolist()
 
 
-def _values(profile: Profile, column: Tensor, j: int) -> Tensor:
-    """(n, values + 1): indicators of single values, and of lying above the median."""
-    position, known = codes(profile, column, j)
-    alphabet = profile.alphabets[j]
-    assert alphabet is not None
-    listed = torch.tensor(_listed(profile, j), dtype=torch.float64, device=column.device)
-    hits = (alphabet[position][:, None] == listed) & known[:, None]
-    return torch.cat([hits.float(), (column > 0).float()[:, None] - 0.5], 1)
+def _table(subject: Subject, j: int) -> Tensor:
+    """(values, k): the columns of a discrete coordinate at each value of its alphabet."""
+
+    def work() -> Tensor:
+        profile = subject.profile
+        alphabet = profile.alphabets[j]
+        assert alphabet is not None
+        z = (alphabet - profile.chart.location[j]) / profile.chart.scale[j]
+        shapes = _shapes(z) if _ordered(profile, j) else _shapes(z)[:, :1]
+        listed = torch.tensor(_listed(profile, j), dtype=alphabet.dtype, device=alphabet.device)
+        return torch.cat([shapes, (alphabet[:, None] == listed).float()], 1)
+
+    return subject.once(f"table of coordinate {j}", work)
 
 
 def _whole(subject: Subject, z: Tensor, log_p: Tensor) -> Tensor:
@@ -104,8 +134,6 @@ def _radius(z: Tensor) -> Tensor:
 
 def _pilot_quantiles(subject: Subject) -> Tensor:
     """(levels, 2)."""
-    from harness.draws import log_density
-
     x = subject.pilot[: 2**12]
     z = subject.profile.chart.coordinates(x)
     numbers = torch.stack([_radius(z), log_density(subject, x).nan_to_num(neginf=-1e300)], 1)

@@ -10,13 +10,19 @@ import torch
 from torch.distributions.constraints import Constraint
 
 
+class NotAModel(TypeError):  # noqa: N818 - a statement about the object, not an error of the program
+    """The object has no capability of the contract and no adapter knows it; the message names the fix."""
+
+
 @dataclass(frozen=True)
 class Model:
     """An adapted model. Capabilities are called as methods: `model.log_prob(x)`, `model.sample(n, generator=g)`.
 
-    `support` and `event_shape` are None where nobody declared them. `cast(dtype)` rebuilds the model in another
-    floating dtype; `sibling()` builds another model of the same kind, with other parameters. `unwrap` is what a
-    capability that takes a second model (`kl`) hands to the foreign method.
+    `target` is the object behind it; a capability that takes a second model (`kl`) hands that one's target to the
+    foreign method. `support` and `event_shape` are None where nobody declared them; `support.check` of events
+    [n, *event] is [n]. `cast(dtype)` rebuilds the model in another floating dtype, None where there is only one.
+    `sibling()` builds another model of the same kind, with other parameters. `unfit` says of methods that have a name
+    of the contract, and are no capability, why not.
     """
 
     name: str
@@ -27,6 +33,7 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     cast: Callable[[torch.dtype], Model] | None = None
     sibling: Callable[[], Model] | None = None
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def can(self, *capabilities: str) -> bool:
         """Does the model have all of these capabilities?"""

@@ -158,7 +158,7 @@ def _sequential(subject: Subject, items: Sequence[Planned], table: _Table) -> It
     n = index = 0
     for target in subject.effort.looks():
         while n < target and live:
-            rows = min(target - n, _chunk_rows(subject))
+            rows = min(target - n, chunk_rows(subject))
             draws = Draws(subject, index, rows)
             failure = _caught_draws(draws)
             if failure is not None:
@@ -195,7 +195,7 @@ def _started(item: Planned, subject: Subject) -> _Live | Evidence:
     return _Live(item, check, statistic, max(1, int(check.share * subject.effort.draws)))
 
 
-def _chunk_rows(subject: Subject) -> int:
+def chunk_rows(subject: Subject) -> int:
     """Rows a chunk: constant memory whatever the size of an event."""
     return max(64, min(CHUNK_ROWS, CHUNK_NUMBERS // max(1, subject.profile.size)))
 

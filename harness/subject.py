@@ -13,6 +13,7 @@ from harness.effort import Effort
 from harness.model import Model
 from harness.profile import Profile, profile
 from harness.reference import Reference, fit_reference
+from harness.scout import points
 from harness.streams import generator, seed_for
 
 T = TypeVar("T")
@@ -45,14 +46,19 @@ class Subject:
 
     @cached_property
     def pilot(self) -> Tensor:
-        """Draws that steer the examination (scale, regions, proposals) and are never evidence of it themselves."""
+        """Draws that steer the examination (scale, regions, proposals) and are never evidence of it themselves.
+
+        For a density alone, points that its mass was located by.
+        """
+        if not self.model.can("sample"):
+            return points(self.model, self.seed, self.effort.pilot)
         few = self.sample(64, "pilot", "shape")
         size = max(1, few[0].numel())
         return self.sample(min(max(self.effort.pilot, 64 * size), 2**15), "pilot")
 
     @cached_property
     def profile(self) -> Profile:
-        """Shape, scale, kinds of coordinates. For a density alone, from the points that its mass was located by."""
+        """Shape, scale, kinds of coordinates."""
         return profile(self.model, self.pilot)
 
     @cached_property

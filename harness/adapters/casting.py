@@ -3,59 +3,83 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harness.model import NotAModel
+
+ATOMS = (str, bytes, int, float, complex, type, ModuleType, torch.dtype, torch.device)
+
 
 def moved(thing: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """A copy of `thing` whose floating tensors, however deep in its attributes, have that dtype and device."""
-    if isinstance(thing, nn.Module):
-        return copy.deepcopy(thing).to(device=device, dtype=dtype)
-    return _walk(copy.deepcopy(thing), device, dtype, set())
+    """A copy of `thing` whose tensors, however deep in its attributes, are on that device, floating ones in that dtype.
+
+    A tensor that was computed from others loses its graph. Raises NotAModel for an object that cannot be copied.
+    """
+    converted = {id(tensor): _converted(tensor, device, dtype) for tensor in tensors_in(thing)}
+    try:
+        moved = copy.deepcopy(thing, converted)  # deepcopy takes what is in its memo for copied
+    except Exception as error:
+        raise NotAModel(
+            f"{type(thing).__name__} cannot be brought to {dtype or 'its dtype'} on {device}, as copy.deepcopy fails: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return moved.to(device=device, dtype=dtype) if isinstance(moved, nn.Module) else moved
 
 
-def _walk(thing: Any, device: torch.device, dtype: torch.dtype | None, seen: set[int]) -> Any:
-    if isinstance(thing, Tensor):
-        return thing.to(device=device, dtype=dtype if thing.is_floating_point() else None)
-    if isinstance(thing, list | tuple):
-        parts = [_walk(part, device, dtype, seen) for part in thing]
-        return type(thing)(parts) if type(thing) in (list, tuple) else thing
-    if isinstance(thing, dict):
-        thing.update({key: _walk(value, device, dtype, seen) for key, value in thing.items()})
-        return thing
-    if id(thing) not in seen and hasattr(thing, "__dict__") and not isinstance(thing, type):
-        seen.add(id(thing))
-        if isinstance(thing, nn.Module):
-            return thing.to(device=device, dtype=dtype)
-        for key, value in vars(thing).items():
-            vars(thing)[key] = _walk(value, device, dtype, seen)
-    return thing
+def conversion(device: torch.device, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+    """The map from tensors to that device, and floating ones to that dtype."""
+    return lambda tensor: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+
+def _converted(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    new = conversion(device, dtype)(tensor.detach().clone())
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(new, tensor.requires_grad)
+    return new.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+
+
+def tensors_in(thing: Any) -> Iterator[Tensor]:
+    """Every tensor that the object holds, in attributes and containers, once."""
+    waiting, seen = [thing], set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen or isinstance(part, ATOMS):
+            continue
+        seen.add(id(part))
+        if isinstance(part, Tensor):
+            yield part
+        elif isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, list | tuple | set | frozenset):
+            waiting.extend(part)
+        else:
+            waiting.extend(getattr(part, "__dict__", {}).values())
+            waiting.extend(_slots(part))
+
+
+def _slots(part: Any) -> list[Any]:
+    names = (name for cls in type(part).__mro__ for name in _names(vars(cls).get("__slots__", ())))
+    return [value for name in names if (value := getattr(part, name, None)) is not None]
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def holds_floats(thing: Any) -> bool:
     """Does the object hold a floating tensor, so that a cast changes it?"""
-    if isinstance(thing, nn.Module):
-        return any(t.is_floating_point() for t in (*thing.parameters(), *thing.buffers()))
-    found = False
+    return any(tensor.is_floating_point() for tensor in tensors_in(thing))
 
-    def look(part: Any, seen: set[int]) -> None:
-        nonlocal found
-        if found or id(part) in seen:
-            return
-        seen.add(id(part))
-        if isinstance(part, Tensor):
-            found = part.is_floating_point()
-        elif isinstance(part, list | tuple):
-            for item in part:
-                look(item, seen)
-        elif isinstance(part, dict):
-            for item in part.values():
-                look(item, seen)
-        elif hasattr(part, "__dict__") and not isinstance(part, type):
-            for item in vars(part).values():
-                look(item, seen)
 
-    look(thing, set())
-    return found
+def must_move(thing: Any, device: torch.device, dtype: torch.dtype | None) -> bool:
+    """Is a tensor of the object elsewhere, or of another floating dtype?"""
+    return any(
+        tensor.device.type != device.type
+        or (dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype)
+        for tensor in tensors_in(thing)
+    )

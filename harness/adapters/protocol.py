@@ -5,30 +5,55 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.distributions.constraints import Constraint
 
-from harness.adapters.casting import holds_floats, moved
-from harness.contract import capabilities_of
+from harness.adapters.casting import holds_floats, moved, must_move
+from harness.adapters.foreign import linked
+from harness.contract import attribute, capabilities_of, unfit_of
 from harness.model import Model
 
 
 def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | None) -> Model | None:
-    """A model made of the contract's methods that `thing` has; `support` and `event_shape` are read where present."""
+    """A model made of the contract's methods that `thing` has; `support` and `event_shape` are read where present.
+
+    It needs `sample` or `log_prob`. A class is no model; an instance is.
+    """
     if isinstance(thing, type) or not set(capabilities_of(thing)) & {"sample", "log_prob"}:
         return None
-    if dtype is not None or device.type != "cpu":
+    if must_move(thing, device, dtype):
         thing = moved(thing, device, dtype)
+
+    def again(fitted: object) -> object:
+        return adapt(fitted, f"{name} fitted", device, dtype) or fitted
+
+    def cast(other: torch.dtype) -> Model:
+        model = adapt(thing, name, device, other)
+        assert model is not None
+        return model
+
     return Model(
         name=name,
-        methods=capabilities_of(thing),
+        methods=linked(thing, capabilities_of(thing), again),
         target=thing,
-        support=_value(thing, "support"),
-        event_shape=None if (shape := _value(thing, "event_shape")) is None else tuple(shape),
+        support=support if isinstance(support := _value(thing, "support"), Constraint) else None,
+        event_shape=_shape(_value(thing, "event_shape")),
         device=device,
-        cast=(lambda other: adapt(thing, name, device, other)) if holds_floats(thing) else None,  # type: ignore[arg-type,return-value]
+        cast=cast if holds_floats(thing) else None,
+        unfit=unfit_of(thing),
     )
 
 
 def _value(thing: object, name: str) -> Any:
-    """An attribute, or what a method of no arguments of that name returns."""
-    value = getattr(thing, name, None)
-    return value() if callable(value) else value
+    """An attribute, or what a method of no arguments of that name returns; None where it raises."""
+    value = attribute(thing, name)
+    try:
+        return value() if callable(value) else value
+    except Exception:
+        return None
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """A declared shape; None for anything that is none."""
+    if isinstance(value, list | tuple) and all(isinstance(size, int) for size in value):
+        return tuple(value)
+    return None

@@ -1,4 +1,9 @@
-"""`torch.distributions`: batch shapes become part of the event, and the global generator is left as it was."""
+"""`torch.distributions`: batch shapes become part of the event, and the global generator is left as it was.
+
+A distribution with batch shape b and event shape e is one model with events of shape b + e, whose coordinates along b
+are independent: log-densities, entropies and divergences are summed over b. Sums are formed of results of the right
+shape only; anything else that a distribution returns is passed on as it is, for a check to give the verdict.
+"""
 
 from __future__ import annotations
 
@@ -7,136 +12,206 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints, kl_divergence
+from torch.distributions import (
+    Distribution,
+    Independent,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    TransformedDistribution,
+    constraints,
+    kl_divergence,
+)
 
-from harness.adapters.casting import moved
-from harness.contract import capabilities_of
+from harness.adapters.casting import must_move, tensors_in
+from harness.adapters.foreign import Methods, extras, linked, misfits, shaped
+from harness.adapters.global_rng import drawing_from
+from harness.adapters.torch_rebuild import recast, sibling_of
 from harness.model import Model
+
+CONVENTIONS = ("log_prob", "mean", "variance", "entropy", "cdf", "icdf")
+"""Names of the contract that torch uses as well, and whose overrides follow torch."""
 
 
 def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | None) -> Model | None:
-    """A distribution with batch shape b and event shape e is one model with events of shape b + e."""
+    """The model of a distribution; None for anything else."""
     if not isinstance(thing, Distribution):
         return None
-    if dtype is not None or device.type != "cpu":
-        thing = moved(thing, device, dtype)
-    own = {key: method for key, method in capabilities_of(thing).items() if not hasattr(Distribution, key)}
+    law = recast(thing, device, dtype) if must_move(thing, device, dtype) else thing
+    methods = {**_methods(law), **extras(law, "torch", CONVENTIONS)}
+
+    def model_of(other: object, suffix: str, dtype: torch.dtype | None = None) -> Any:
+        return adapt(other, name + suffix, device, dtype) or other
+
+    other = sibling_of(law) if "kl" in methods else None
     return Model(
         name=name,
-        methods={**_methods(thing), **own},
-        target=thing,
-        support=_support(thing),
-        event_shape=tuple(thing.batch_shape + thing.event_shape),
+        methods=linked(law, methods, lambda fitted: model_of(fitted, " fitted")),
+        target=law,
+        support=_support(law),
+        event_shape=tuple(law.batch_shape + law.event_shape),
         device=device,
-        cast=lambda other: adapt(thing, name, device, other),  # type: ignore[arg-type,return-value]
-        sibling=_sibling(thing, name, device),
+        cast=lambda wanted: model_of(law, "", wanted),
+        sibling=None if other is None else lambda: model_of(other, " sibling"),
+        unfit=misfits(law, "torch", methods),
     )
 
 
-def _methods(law: Distribution) -> dict[str, Callable[..., Any]]:
-    joint = Independent(law, len(law.batch_shape)) if law.batch_shape else law
-    methods: dict[str, Callable[..., Any]] = {"sample": _sample(law)}
-    scalar = law.batch_shape.numel() * law.event_shape.numel() == 1
-
-    def log_prob(x: Tensor) -> Tensor:
-        # Outside the support torch raises (or extrapolates, with validation off): the contract says -inf.
-        inside = _inside(law, x)
-        if bool(inside.all()):
-            return joint.log_prob(x)
-        safe = torch.where(_spread(inside, x), x, _some_draw(law, x))
-        return joint.log_prob(safe).masked_fill(~inside, -torch.inf)
-
+def _methods(law: Distribution) -> Methods:
+    methods: Methods = {"sample": _sample(law)}
+    batch, event = law.batch_shape, law.event_shape
     if _overrides(law, "log_prob"):
-        methods["log_prob"] = log_prob
-    for name in ("mean", "variance"):
-        if _answers(lambda name=name: getattr(law, name)):
-            methods[name] = lambda name=name: getattr(law, name)
-    if _answers(lambda: law.covariance_matrix) and not law.batch_shape:  # type: ignore[attr-defined]
-        methods["covariance"] = lambda: law.covariance_matrix  # type: ignore[attr-defined]
-    if _answers(law.entropy):
-        methods["entropy"] = lambda: law.entropy().sum()
-    if scalar and _overrides(law, "cdf"):
-        methods["cdf"] = lambda x: law.cdf(x).reshape(len(x))
-    if scalar and _overrides(law, "icdf"):
-        shape = law.batch_shape + law.event_shape
-        methods["icdf"] = lambda u: law.icdf(u.reshape(-1, *(1,) * len(shape)))
+        methods["log_prob"] = _log_prob(law)
+    if _answers(lambda: _stated(law, "mean")):
+        methods["mean"] = lambda: _stated(law, "mean")
+    if _answers(lambda: _stated(law, "variance")):
+        methods["variance"] = lambda: _stated(law, "variance")
+    if isinstance(_base(law), MultivariateNormal | LowRankMultivariateNormal):
+        methods["covariance"] = lambda: _covariance(_base(law))
+    if _overrides(law, "entropy") and _answers(law.entropy):
+        methods["entropy"] = lambda: _sum(law.entropy(), tuple(batch), len(batch))
     if _answers(lambda: kl_divergence(law, law)):
-        methods["kl"] = lambda other: kl_divergence(law, other.target if isinstance(other, Model) else other).sum()
+        methods["kl"] = lambda other: _sum(kl_divergence(law, other), tuple(batch), len(batch))
+    if batch.numel() * event.numel() == 1:
+        shape = tuple(batch + event)
+        if _overrides(law, "cdf") and _answers(lambda: law.cdf(_one_draw(law))):
+            methods["cdf"] = lambda x: shaped(law.cdf(x), len(x))
+        if _overrides(law, "icdf") and _answers(lambda: law.icdf(torch.full_like(_one_draw(law), 0.5))):
+            methods["icdf"] = lambda u: law.icdf(u.reshape(-1, *shape))
     return methods
 
 
-def _sample(law: Distribution) -> Callable[..., Tensor]:
-    def sample(n: int, *, generator: torch.Generator) -> Tensor:
-        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        devices = [generator.device] if generator.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            return law.sample((n,))
+def _sample(law: Distribution) -> Callable[..., Any]:
+    def sample(n: int, *, generator: torch.Generator) -> Any:
+        with drawing_from(generator):
+            return law.sample((n,))  # type: ignore[arg-type]
 
     return sample
 
 
-def _inside(law: Distribution, x: Tensor) -> Tensor:
-    """(n,): is the whole event in the support?"""
-    return law.support.check(x).reshape(len(x), -1).all(1)  # type: ignore[union-attr]
+def _log_prob(law: Distribution) -> Callable[[Tensor], Any]:
+    batch = len(law.batch_shape)
+
+    def summed(x: Tensor) -> Any:
+        return _sum(law.log_prob(x), (len(x), *law.batch_shape), batch)
+
+    def log_prob(x: Tensor) -> Any:
+        # Outside the support torch raises, or extrapolates with validation off: the contract says -inf.
+        inside = _inside(law, x)
+        if inside is None or bool(inside.all()):
+            return summed(x)
+        # An empty sum of x joins it to the graph of x, so that a gradient outside is 0 rather than an error.
+        outside = x.reshape(len(x), -1)[:, :0].sum(1) - torch.inf
+        if not bool(inside.any()):
+            return outside
+        values = summed(x[inside])
+        if not isinstance(values, Tensor) or values.shape != (int(inside.sum()),):
+            return values
+        return outside.to(values).index_put((inside,), values)
+
+    return log_prob
 
 
-def _spread(rows: Tensor, x: Tensor) -> Tensor:
-    return rows.reshape(-1, *(1,) * (x.ndim - 1))
+def _inside(law: Any, x: Tensor) -> Tensor | None:
+    """(n,): is the whole event in the support? None where no support is declared.
+
+    A transformed distribution declares the range of its last transform, whatever the support of its base is, so that
+    the base is asked too: it is the one that raises.
+    """
+    if isinstance(law, Independent):
+        return _inside(law.base_dist, x)
+    support = _declared_support(law)
+    if support is None or not len(x):
+        return None
+    inside = _settled(support, x)
+    transformed = isinstance(law, TransformedDistribution) and not _overrides(law, "log_prob", TransformedDistribution)
+    if not transformed or _everywhere(_declared_support(law.base_dist)):
+        return inside
+    for transform in reversed(law.transforms):
+        inside = inside & _settled(transform.codomain, x)
+        x = transform.inv(x)
+    base = _inside(law.base_dist, x)
+    return inside if base is None else inside & base
 
 
-def _some_draw(law: Distribution, x: Tensor) -> Tensor:
-    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-        torch.manual_seed(0)
-        return law.sample((1,)).to(x)
+def _everywhere(support: constraints.Constraint | None) -> bool:
+    """Is every vector in it?"""
+    if isinstance(support, type(constraints.real_vector)):
+        return _everywhere(support.base_constraint)
+    return support is constraints.real
+
+
+def _settled(support: constraints.Constraint, x: Tensor) -> Tensor:
+    """(n,): rows in the support. Asked again of those, as torch's answer for a matrix depends on the batch:
+    `positive_definite` looks for symmetry only where one matrix is not symmetric."""
+    inside = _whole(support.check(x))
+    if bool(inside.all()) or not bool(inside.any()):
+        return inside
+    return inside.index_put((inside,), _settled(support, x[inside]))
+
+
+def _whole(flags: Tensor) -> Tensor:
+    """(n,) from one flag a coordinate."""
+    return flags.reshape(len(flags), -1).all(1)
+
+
+def _declared_support(law: Distribution) -> constraints.Constraint | None:
+    try:
+        support = law.support
+    except Exception:
+        return None
+    return support if isinstance(support, constraints.Constraint) else None
 
 
 def _support(law: Distribution) -> constraints.Constraint | None:
-    try:
-        return law.support
-    except NotImplementedError:
-        return None
+    """The support of events of shape batch + event: a check answers once for the event, not once a batch."""
+    support = _declared_support(law)
+    if support is None or not law.batch_shape:
+        return support
+    return constraints.independent(support, len(law.batch_shape))
 
 
-def _overrides(law: Distribution, name: str) -> bool:
-    """Does any class below Distribution define it? (A call would need an argument.)"""
-    return getattr(type(law), name, None) is not getattr(Distribution, name, None)
+def _stated(law: Distribution, name: str) -> Any:
+    """A moment: a property of torch's distributions, though a subclass may have made it a method."""
+    value = getattr(law, name)
+    return value() if callable(value) else value
+
+
+def _base(law: Distribution) -> Distribution:
+    return _base(law.base_dist) if isinstance(law, Independent) else law
+
+
+def _covariance(law: Any) -> Any:
+    """Of the flattened event: a block per element of the batch."""
+    covariance = law.covariance_matrix
+    if law.batch_shape and isinstance(covariance, Tensor):
+        return torch.block_diag(*covariance.reshape(-1, *covariance.shape[-2:]))
+    return covariance
+
+
+def _sum(value: Any, shape: tuple[int, ...], last: int) -> Any:
+    """A tensor of that shape summed over its last axes; anything else unchanged."""
+    if isinstance(value, Tensor) and tuple(value.shape) == shape and last:
+        return value.sum(tuple(range(-last, 0)))
+    return value
+
+
+def _one_draw(law: Distribution) -> Tensor:
+    device = next(iter(tensors_in(law)), torch.empty(0)).device
+    with drawing_from(torch.Generator(device).manual_seed(0)):
+        return law.sample((1,))  # type: ignore[arg-type]
+
+
+def _overrides(law: Distribution, name: str, base: type = Distribution) -> bool:
+    """Does a class below `base`, or the instance, define it?"""
+    return name in vars(law) or getattr(type(law), name, None) is not getattr(base, name, None)
 
 
 def _answers(question: Callable[[], Any]) -> bool:
     """Is it implemented? Any other trouble is the checks' business."""
     try:
         question()
-    except (NotImplementedError, AttributeError):
+    except NotImplementedError:
         return False
     except Exception:
         return True
     return True
-
-
-def _sibling(law: Distribution, name: str, device: torch.device) -> Callable[[], Model] | None:
-    """The same family at other parameters: each one moved a little inside its constraint."""
-    expressible = {
-        key: value
-        for key, constraint in law.arg_constraints.items()  # type: ignore[union-attr]
-        if isinstance(value := law.__dict__.get(key), Tensor) and value.is_floating_point() and not constraint.is_discrete
-    }
-    if not expressible:
-        return None
-
-    def build() -> Model:
-        other = {}
-        for key, value in expressible.items():
-            transform = torch.distributions.transform_to(law.arg_constraints[key])  # type: ignore[index]
-            free = transform.inv(value)
-            other[key] = transform(free + 0.3 * torch.cos(torch.arange(free.numel()).to(free)).reshape(free.shape))
-        fixed = {
-            key: value
-            for key in law.arg_constraints  # type: ignore[union-attr]
-            if key not in expressible and (value := law.__dict__.get(key)) is not None
-        }
-        model = adapt(type(law)(**other, **fixed), f"{name} sibling", device, None)
-        assert model is not None
-        return model
-
-    return build

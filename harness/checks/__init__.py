@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.checks import bridge, kernel, masses, surface
+from harness.checks import bridge, density, kernel, masses, surface
 from harness.checks.law import Check
 
-CHECKS: tuple[Check, ...] = (*surface.CHECKS, *masses.CHECKS, *bridge.CHECKS, *kernel.CHECKS)
+CHECKS: tuple[Check, ...] = (*surface.CHECKS, *density.CHECKS, *masses.CHECKS, *bridge.CHECKS, *kernel.CHECKS)

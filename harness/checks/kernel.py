@@ -95,7 +95,7 @@ def _numbers(draws: Draws, name: str, differences: Differences) -> Tensor:
     start=_scaled("exchange", _exchange),
     labels=features.coordinate_labels,
     share=1 / 4,
-    tolerance=4.0,
+    tolerance=3.0,
     unit="probability",
     source="Gandy & Scott 2021, https://arxiv.org/abs/2001.06465",
 )
@@ -114,7 +114,7 @@ def exchangeable(draws: Draws) -> Tensor:
     start=_scaled("stein", _generator),
     labels=features.coordinate_labels,
     share=1 / 2,
-    tolerance=4.0,
+    tolerance=3.0,
     unit="probability",
     source="Barker 1965; Barbour 1988; Hodgkinson, Salomone & Roosta 2020, https://arxiv.org/abs/2001.09266",
 )

@@ -66,7 +66,7 @@ def _intervals(subject: Subject) -> Partition:
     return Partition(
         masses / masses.sum(),
         error,
-        lambda draws: torch.bucketize(draws.x.reshape(-1).double(), inner, right=True),
+        lambda draws: torch.bucketize(draws.x.reshape(-1).double().contiguous(), inner, right=True),
         [f"({a:.4g}, {b:.4g})" for a, b in zip(result.edges[:-1].tolist(), result.edges[1:].tolist(), strict=True)],
     )
 

@@ -1,13 +1,21 @@
-"""Laws of the callable surface: shapes, dtypes, devices, batches, inputs left alone."""
+"""Laws of the callable surface: shapes, dtypes, devices, batches, inputs and the model itself left alone."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
 
-from harness.checks.law import Check, exact
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.checks.law import Check, NotApplicable, exact
+from harness.checks.rounding import compared, difference, rounding_bound
 from harness.evidence import Exact
 from harness.subject import Subject
+
+ROWS = 64
+"""Events at which densities are compared."""
 
 
 def broken(problems: list[str], n: int) -> Exact:
@@ -59,4 +67,203 @@ def log_prob_is_well_formed(subject: Subject) -> Exact:
     return broken(problems, len(x))
 
 
-CHECKS: tuple[Check, ...] = (sample_is_well_formed, log_prob_is_well_formed)
+@exact("sample.any_batch_size", needs=("sample",))
+def sample_takes_any_batch_size(subject: Subject) -> Exact:
+    """sample(n) has shape [n, *event], with one event shape and one dtype, for n = 0, 1, 2 and 257.
+
+    An empty batch comes out of filters and of data that divide evenly; a batch of one is where squeezed axes show.
+    """
+    first = subject.sample(7, "surface")
+    problems = []
+    for n in (0, 1, 2, 257):
+        x = subject.sample(n, "surface")
+        if tuple(x.shape) != (n, *first.shape[1:]):
+            problems.append(f"sample({n}) has shape {tuple(x.shape)}, not {(n, *first.shape[1:])}")
+        elif x.dtype != first.dtype:
+            problems.append(f"sample({n}) has dtype {x.dtype}, sample(7) {first.dtype}")
+    return broken(problems, 257)
+
+
+@exact("log_prob.any_batch_size", needs=("log_prob",))
+def log_prob_takes_any_batch_size(subject: Subject) -> Exact:
+    """log_prob of [n, *event] has shape [n], with one dtype, for n = 0, 1, 2 and 257."""
+    x = subject.pilot
+    dtype = subject.model.log_prob(x[:7]).dtype
+    problems = []
+    for n in (0, 1, 2, min(257, len(x))):
+        value = subject.model.log_prob(x[:n])
+        if tuple(value.shape) != (n,):
+            problems.append(f"log_prob of {n} events has shape {tuple(value.shape)}, not ({n},)")
+        elif value.dtype != dtype:
+            problems.append(f"log_prob of {n} events has dtype {value.dtype}, of 7 events {dtype}")
+    return broken(problems, 257)
+
+
+@exact("log_prob.deterministic", needs=("log_prob",))
+def log_prob_is_deterministic(subject: Subject) -> Exact:
+    """log_prob(x) is a function of x: two calls agree in every bit.
+
+    Dropout left on, an estimate by Monte Carlo, or state kept from the call before break it.
+    """
+    x = subject.pilot[:ROWS]
+    with torch.no_grad():
+        first = subject.model.log_prob(x).clone()
+        subject.model.log_prob(subject.pilot[ROWS : 2 * ROWS])
+        second = subject.model.log_prob(x)
+    return Exact(float(difference(first, second).max()), 0.0, len(x), "two calls", "nat")
+
+
+@exact("log_prob.batch_invariant", needs=("log_prob",), blocked_by=("log_prob.any_batch_size", "log_prob.deterministic"))
+def log_prob_is_batch_invariant(subject: Subject) -> Exact:
+    """log_prob(x)_i = log_prob(x_i): a row's density does not depend on the other rows, beyond rounding.
+
+    Rows are evaluated alone, in reverse, and in front of a larger batch. Batch statistics, a sum over the wrong axis and
+    a sequential state break it; a matrix product that sums in another order for another batch size does not.
+    """
+    x = subject.pilot[:ROWS]
+    log_prob = subject.model.log_prob
+    with torch.no_grad():
+        value = log_prob(x)
+        alone = torch.cat([log_prob(row) for row in x.split(1)])
+        backwards = log_prob(x.flip(0)).flip(0)
+        in_front = log_prob(subject.pilot[: 16 * ROWS])[: len(x)]
+        errors = torch.stack([difference(other, value) for other in (alone, backwards, in_front)]).amax(0)
+        return compared(errors, rounding_bound(subject, x, value), subject.effort.tolerance)
+
+
+@exact("log_prob.layout_invariant", needs=("log_prob",), blocked_by=("log_prob.deterministic",))
+def log_prob_is_layout_invariant(subject: Subject) -> Exact:
+    """log_prob(x) depends on the numbers in x, not on how they lie in memory, beyond rounding.
+
+    The same events are passed strided, with their axes stored in reverse, at an offset, and as one row expanded to many.
+    """
+    x = subject.pilot[:ROWS]
+    axes = tuple(reversed(range(x.ndim)))
+    strided = torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
+    reverse = x.permute(axes).contiguous().permute(axes)
+    offset = torch.cat([x[:3], x])[3:]
+    log_prob = subject.model.log_prob
+    with torch.no_grad():
+        value = log_prob(x.contiguous())
+        errors = [difference(log_prob(other), value) for other in (strided, reverse, offset)]
+        errors.append(difference(log_prob(x[:1].expand_as(x)), value[:1].expand_as(value)))
+        bounds = rounding_bound(subject, x, value)
+        return compared(torch.stack(errors).amax(0), torch.maximum(bounds, bounds[0]), subject.effort.tolerance)
+
+
+@exact("log_prob.dtype_invariant", needs=("log_prob",), blocked_by=("log_prob.deterministic",))
+def log_prob_is_dtype_invariant(subject: Subject) -> Exact:
+    """log_prob of the same numbers in float32 and in float64 is the same, beyond the rounding of float32.
+
+    Events in float32 are exact in float64; events in float64 are rounded to float32 first. A model that refuses another
+    dtype than its own is not at fault.
+    """
+    x = subject.pilot[:ROWS]
+    if not x.is_floating_point():
+        raise NotApplicable(f"events are {x.dtype}, not floating")
+    narrow = x.to(torch.float32)
+    try:
+        with torch.no_grad():
+            first, second = subject.model.log_prob(narrow), subject.model.log_prob(narrow.to(torch.float64))
+    except (RuntimeError, TypeError, ValueError) as refusal:
+        raise NotApplicable(f"log_prob takes one dtype only: {' '.join(str(refusal).split())[:120]}") from None
+    if tuple(second.shape) != tuple(first.shape):
+        return broken([f"shape {tuple(first.shape)} in float32, {tuple(second.shape)} in float64"], len(x))
+    bounds = rounding_bound(subject, narrow, first, across_dtypes=True)
+    return compared(difference(first, second), bounds, subject.effort.tolerance)
+
+
+@exact("log_prob.leaves_input_unchanged", needs=("log_prob",))
+def log_prob_leaves_input_unchanged(subject: Subject) -> Exact:
+    """log_prob(x) leaves x as it was: values, shape and requires_grad.
+
+    An operation in place on the caller's tensor spoils every later use of it.
+    """
+    x = subject.pilot[:ROWS].clone()
+    before = x.clone()
+    subject.model.log_prob(x)
+    problems = []
+    if x.shape != before.shape:
+        problems.append(f"shape changed from {tuple(before.shape)} to {tuple(x.shape)}")
+    elif not torch.equal(x.nan_to_num(), before.nan_to_num()):
+        problems.append(f"{int((x != before).sum())} numbers changed")
+    if x.requires_grad:
+        problems.append("requires_grad was switched on")
+    return broken(problems, len(x))
+
+
+@exact("sample.leaves_model_unchanged", needs=("sample",))
+def sample_leaves_model_unchanged(subject: Subject) -> Exact:
+    """sample leaves the model's parameters and buffers as they were.
+
+    Draws are a function of the generator's state alone, so there is nothing for the model to remember.
+    """
+    return _changed(subject, lambda: subject.sample(ROWS, "surface"))
+
+
+@exact("log_prob.leaves_model_unchanged", needs=("log_prob",))
+def log_prob_leaves_model_unchanged(subject: Subject) -> Exact:
+    """log_prob leaves the model's parameters and buffers as they were.
+
+    Running statistics that follow the data that they are asked about are the usual defect.
+    """
+    x = subject.pilot[:ROWS]
+    return _changed(subject, lambda: subject.model.log_prob(x))
+
+
+def _changed(subject: Subject, act: Callable[[], object]) -> Exact:
+    before = {name: (value, _bytes(value)) for name, value in _numbers_in(subject.model.target).items()}
+    if not before:
+        raise NotApplicable("the model holds no tensors or arrays that could change")
+    act()
+    after = _numbers_in(subject.model.target)
+    shared = [name for name in before if name in after]
+    problems = [f"{name} changed" for name in shared if _spoilt(*before[name], after[name])]
+    return broken(problems, ROWS)
+
+
+def _spoilt(value: Any, old: bytes, new: Any) -> bool:
+    """Was it changed in place? An attribute that names another array now may be a cache: what it does to densities and
+    draws is seen by the laws that call twice."""
+    if isinstance(value, Tensor) and isinstance(new, Tensor):
+        return value.data_ptr() == new.data_ptr() and value.shape == new.shape and _bytes(new) != old
+    return value is new and _bytes(new) != old
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return value.tobytes()
+
+
+def _numbers_in(thing: Any, depth: int = 3) -> dict[str, Any]:
+    """The tensors and arrays that an object holds, by name: those of a module, or those in its attributes."""
+    if isinstance(thing, nn.Module):
+        return dict(thing.state_dict())
+    if depth == 0 or isinstance(thing, type) or not hasattr(thing, "__dict__"):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in vars(thing).items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        for j, part in enumerate(parts):
+            label = name if part is value else f"{name}[{j}]"
+            if isinstance(part, Tensor | np.ndarray):
+                found[label] = part
+            else:
+                found |= {f"{label}.{inner}": leaf for inner, leaf in _numbers_in(part, depth - 1).items()}
+    return found
+
+
+CHECKS: tuple[Check, ...] = (
+    sample_is_well_formed,
+    log_prob_is_well_formed,
+    sample_takes_any_batch_size,
+    log_prob_takes_any_batch_size,
+    log_prob_is_deterministic,
+    log_prob_is_batch_invariant,
+    log_prob_is_layout_invariant,
+    log_prob_is_dtype_invariant,
+    log_prob_leaves_input_unchanged,
+    sample_leaves_model_unchanged,
+    log_prob_leaves_model_unchanged,
+)

@@ -59,7 +59,8 @@ class Box:
 
         def log_q(t: Tensor) -> Tensor:
             log_p = log_density(self.x(t))
-            return torch.where(log_p < math.inf, log_p + self.log_jacobian(t), -math.inf)
+            reached = ((t < 600) | ~(self.lower.isfinite() | self.upper.isfinite())).all(-1)
+            return torch.where((log_p < math.inf) & reached, log_p + self.log_jacobian(t), -math.inf)
 
         return log_q
 

@@ -247,7 +247,7 @@ def _add_range(sums: _Sums, low: int, high: int, earlier: list[Tensor]) -> Tenso
 
 def _urgency(side: _Side) -> float:
     """Which side to walk next: the one with the larger unsettled tail, shorter block first."""
-    if len(side.blocks) < 3:
+    if len(side.blocks) < 3 or side.block < SHORTEST:
         return math.inf
     return float(side.blocks[-1][0].abs()) / (1 + math.log2(side.block)) + 1e-300 / side.block
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from harness.numerics.box import find_edge
 from harness.numerics.integral import Evaluator, Function, Integral, LogDensity, unit_roundoff
-from harness.numerics.locate import knots_for
+from harness.numerics.location import knots_for
 
 PIECES = 4
 """A panel that is not accurate enough is cut into so many."""
@@ -85,7 +85,7 @@ class Segment:
     """A stretch of the line, x = anchor + sign * d(v) for 0 <= v <= length (see LINE, END, TAIL).
 
     It covers the cell `cell` up to the first of the `cuts` (in v), then `cell + step`, and so on. `fuzz` is how far a
-    finite end, where it had to be found, may be off.
+    finite end, where it had to be found, may be off; `origin` is the v from which on the end is near.
     """
 
     kind: int
@@ -97,10 +97,12 @@ class Segment:
     step: int = 0
     cuts: tuple[float, ...] = ()
     fuzz: float = 0.0
+    origin: float = 0.0
 
     def x(self, v: Tensor) -> Tensor:
         """The points at v."""
-        d = v if self.kind == LINE else self.scale * (torch.exp(-v) if self.kind == END else torch.expm1(v))
+        far = self.scale * torch.expm1(v) if self.kind == TAIL else torch.exp(math.log(self.scale) - v)
+        d = v if self.kind == LINE else far
         return self.anchor + self.sign * d
 
     def v(self, x: Tensor) -> Tensor:
@@ -143,13 +145,12 @@ class _Segments:
     def points(self, segment: Tensor, v: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Points rounded to the dtype, log dx/dv, how far v lies beyond the v of the rounded point, rounding of x in v."""
         kind, anchor, sign, scale = (a[segment][:, None] for a in (self.kind, self.anchor, self.sign, self.scale))
-        e = torch.exp(torch.where(kind == END, -v, torch.where(kind == TAIL, v, 0.0)))
-        d = torch.where(kind == LINE, v, torch.where(kind == END, scale * e, scale * torch.expm1(v)))
+        speed = torch.exp(scale.log() + torch.where(kind == END, -v, torch.where(kind == TAIL, v, 0.0)))
+        d = torch.where(kind == LINE, v, torch.where(kind == END, speed, scale * torch.expm1(v)))
         x = anchor + sign * d
         if dtype != torch.float64:
             x = x.to(dtype).to(torch.float64)
         rounded = sign * (x - anchor)
-        speed = torch.where(kind == LINE, 1.0, scale * e)
         ahead = (d - rounded) / speed
         ulp = unit_roundoff(dtype) * x.abs() / speed
         return x, speed.log(), torch.where(kind == END, -ahead, ahead), ulp
@@ -224,10 +225,10 @@ class _Rule:
         relative = self.noise * (1 + torch.where(c > 0, usable.abs(), 0.0)) + doubt
         noise = (terms.abs() * relative[..., None]).sum(1) + 2e-16 * size
         final = (x[:, -1] - x[:, 0]).abs() <= 32 * self.roundoff * torch.maximum(x[:, -1].abs(), x[:, 0].abs())
-        final |= half < 1e-13 * (1 + high.abs())
+        final |= half < torch.where(self.segments.kind[segment] == LINE, 1e-300, 1e-13 * (1 + high.abs()))
         unknown = infinite[:, 1:-1].any(1) & ~(final & (usable[:, 1:-1] > -math.inf).any(1))
         bad = undefined.any(1) | unknown | ~torch.isfinite(size).all(1)
-        error = torch.where(infinite.any(1)[:, None], torch.maximum(error, 20 * size), error)
+        error = torch.where((infinite.any(1) | final)[:, None], torch.maximum(error, 20 * size), error)
         error = torch.where(bad[:, None], math.inf, error)
         value, size = torch.nan_to_num(value, 0.0, 0.0, 0.0), torch.nan_to_num(size, 0.0, 0.0, 0.0)
         noise = torch.nan_to_num(noise, 0.0, 0.0, 0.0)
@@ -247,7 +248,7 @@ def _back_to_node(log_p: Tensor, v: Tensor, ahead: Tensor, ulp: Tensor) -> tuple
     smaller = torch.where(left.abs() < right.abs(), left, right)
     step = torch.where(left * right > 0, smaller, 0.0) * ahead
     doubt = (left - right).abs() * ahead.abs() + smaller.abs() * ulp
-    return step.clamp(-1, 1), doubt.clamp(max=1)
+    return step.nan_to_num(0.0).clamp(-1, 1), doubt.nan_to_num(1.0).clamp(max=1)
 
 
 def _quadpack_error(difference: Tensor, spread: Tensor) -> Tensor:
@@ -349,6 +350,10 @@ def _end_segment(
     i = _anchor(outward, limit, unit_roundoff(dtype))
     gap = abs(outward[i] - outward[i - 1]) if i > 0 else width
     segment = _towards(outward[i], limit, sign, gap, dtype)
+    if segment.kind == END:
+        typical = sorted(abs(limit - x) for x in outward)[len(outward) // 2]
+        length = max(math.log(segment.scale) - math.log(_nearest(limit, typical, dtype)), 0.7)
+        segment = replace(segment, length=length, origin=min(math.log(segment.scale / typical), length / 2))
     v = segment.length * torch.linspace(0, 1, 49, dtype=torch.float64) ** 2
     log_p = evaluate(segment.x(v).to(dtype).to(torch.float64)[:, None])
     broken = (log_p.isnan() | (log_p == math.inf)).nonzero()[:, 0]
@@ -361,7 +366,8 @@ def _end_segment(
 def _nearest(limit: float, gap: float, dtype: torch.dtype) -> float:
     """How close to go to a finite limit: halfway, in the logarithm, from the gap to the rounding of points there."""
     least = 1e-290 if dtype == torch.float64 else 1e-35
-    return max(least, math.sqrt(gap * unit_roundoff(dtype) * abs(limit)))
+    rounding = unit_roundoff(dtype) * abs(limit)
+    return max(least, 2048 * rounding, math.sqrt(min(gap, abs(limit)) * rounding))
 
 
 def _towards(outer: float, limit: float, sign: float, width: float, dtype: torch.dtype) -> Segment:
@@ -371,7 +377,7 @@ def _towards(outer: float, limit: float, sign: float, width: float, dtype: torch
         reach = (1e140 if double else 1e18) * min(1.0, width)
         return Segment(TAIL, outer, sign, width, math.log(max(reach / width, abs(outer) / width * 1e3)))
     gap = abs(limit - outer)
-    return Segment(END, limit, -sign, gap, math.log(max(gap / _nearest(limit, gap, dtype), 2.0)))
+    return Segment(END, limit, -sign, gap, max(math.log(gap) - math.log(_nearest(limit, gap, dtype)), 0.7))
 
 
 def _beyond(
@@ -380,13 +386,14 @@ def _beyond(
     r"""Integrals beyond the end V of a segment, where |f p dx/dv| = g(v) ~ C v^c exp(-alpha v), and how uncertain.
 
     alpha and c are fitted through three points twice, over a wide and over a narrow outer part of the segment; the
-    uncertainty is twice the difference of the two integrals, and half that to a plain exponential. At a finite end a
+    uncertainty is four times the difference of the two integrals, plus that to a plain exponential. At a finite end a
     function that is linear in v, as log p is there, is kept apart from the density. A rate alpha V below 1/50, or fits
     that differ by more than half, give infinity: the integral may diverge.
     """
     places = [1.0, 0.83, 0.66, 0.915] if segment.kind == END and segment.anchor != 0 else [1.0, 0.75, 0.5, 0.875]
-    x = segment.x(segment.length * torch.tensor(places, dtype=torch.float64)).to(dtype).to(torch.float64)
-    v = segment.v(x)
+    near = segment.length - segment.origin
+    x = segment.x(segment.origin + near * torch.tensor(places, dtype=torch.float64)).to(dtype).to(torch.float64)
+    v = segment.v(x) - segment.origin
     log_p = evaluate(x[:, None])
     log_p = torch.where(log_p.isnan(), math.inf, log_p)
     f = evaluate.weights(x[:, None], log_p)
@@ -402,9 +409,10 @@ def _beyond(
         wide, narrow, plain = (torch.where(linear, t[1], t[0]) for t in (wide, narrow, plain))
     else:
         wide, narrow, plain = wide[0], narrow[0], plain[0]
+    size = size * torch.exp((v[0] - near) / (plain.nan_to_num(1.0).abs() * v[0]))  # from the rounded point to V itself
     known = ((wide / narrow - 1).abs() < 0.5) & wide.isfinite()
     fuzz = 2 * (segment.fuzz / abs(float(x[0]) - segment.anchor)) ** (1 / (plain[:1].abs() * v[0])) if segment.fuzz else 0.0
-    spread = 2 * (wide - narrow).abs() + 0.5 * (wide - plain).abs() + (1e-14 + fuzz) * wide.abs()
+    spread = 4 * (wide - narrow).abs() + (wide - plain).abs() + (1e-14 + fuzz) * wide.abs()
     error = torch.where(known, size.abs() * spread, math.inf).nan_to_num(nan=math.inf, posinf=math.inf)
     rest = torch.where(known & ~negligible, size * wide, 0.0).nan_to_num()
     return rest, torch.where(negligible, 0.0, error)
@@ -431,10 +439,10 @@ def _fitted_tail(u: Tensor, log_g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _segments(
-    evaluate: Evaluator, knots: Tensor, lower: float, upper: float, dtype: torch.dtype
+    evaluate: Evaluator, knots: Tensor, log_p: Tensor, lower: float, upper: float, dtype: torch.dtype
 ) -> list[Segment]:
     """Segments that cover the support: lines between knots and, as the last two, the stretched ends."""
-    log_p, limits = evaluate(knots[:, None]), (lower, upper)
+    limits = (lower, upper)
     finite = log_p[log_p.isfinite()]
     peak = float(finite.max()) if len(finite) else -math.inf
     k = knots.tolist()
@@ -450,7 +458,7 @@ def _segments(
     first = reach - 1 - inner
     right, inner = _end_segment(evaluate, k[first:], upper, 1.0, widths[1], dtype)
     last = first + inner
-    fuzz = [4 * unit_roundoff(dtype) * abs(now) * (now != given) for now, given in ((lower, limits[0]), (upper, limits[1]))]
+    fuzz = [0.0 if now == given else 4 * unit_roundoff(dtype) * abs(now) for now, given in ((lower, limits[0]), (upper, limits[1]))]
     left = replace(left, cell=first, step=-1, fuzz=fuzz[0])
     right = replace(right, cell=last + 1, step=1, fuzz=fuzz[1])
     return [*(Segment(LINE, k[i], 1.0, 1.0, k[i + 1] - k[i], i + 1) for i in range(first, last)), left, right]
@@ -489,8 +497,11 @@ def integrate(
     places = _clean_knots(knots, lower, upper, dtype)
     if not len(places):
         return _nothing(evaluate, "no knot lies between the limits")
+    log_p = evaluate(places[:, None])
+    if bool((log_p == math.inf).any()):
+        return _nothing(evaluate, "the density is infinite at a knot: make it a limit, or integrate on either side")
     noise = 8 * unit_roundoff(dtype) if noise is None else noise
-    segments = _segments(evaluate, places, lower, upper, dtype)
+    segments = _segments(evaluate, places, log_p, lower, upper, dtype)
     rule = _Rule(evaluate, segments, dtype, noise)
     panels, converged = _adapt(rule, segments, rtol, max_points)
     if rule.shift == -math.inf:
@@ -537,7 +548,7 @@ def _collect(
     whole = panels.error.sum(0) + panels.noise.sum(0) + sum(doubt for _, doubt in ends)
     scale = math.exp(min(shift, 690.0))
     total = float(value[:, 0].sum())
-    edges = torch.cat([torch.tensor(limits[:1]), knots, torch.tensor(limits[1:])]).to(torch.float64)
+    edges = torch.cat([knots.new_tensor(limits[:1]), knots, knots.new_tensor(limits[1:])])
     return Integral(
         values=value.sum(0) * scale,
         error=torch.nan_to_num(whole * scale, nan=math.inf, posinf=math.inf),

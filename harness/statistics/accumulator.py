@@ -31,14 +31,14 @@ def log_mean_exp(log_values: Tensor) -> float:
 def pieces(rows: Tensor, n: int, first: int) -> Iterator[tuple[Tensor, bool]]:
     """Cut a chunk that follows n earlier draws at draw counts fixed in advance, so that chunks do not matter.
 
-    The counts are `first`, then each a quarter more than the one before. Yields each piece and whether it ends at one.
+    The counts are `first`, then each an eighth more than the one before. Yields each piece and whether it ends at one.
     """
     stop = first
     while stop <= n:
-        stop += -(-stop // 4)
+        stop += -(-stop // 8)
     while len(rows):
         piece, rows = rows[: stop - n], rows[stop - n :]
         n += len(piece)
         yield piece, n == stop
         if n == stop:
-            stop += -(-stop // 4)
+            stop += -(-stop // 8)

@@ -16,8 +16,8 @@ with :math:`L = \log(1/\alpha)` at the level in use:
   The sum then has at least 4L effective terms. If it falls short of its mean because m large numbers came where r m
   were due, its exponent claims m (r - 1)^2 / 2 where the truth is m (r - 1 - log r); for m >= 4L the claim is off by
   less than a factor 2 up to claims of 5 L;
-* *patience*: evidence is withheld below :math:`L / 2p` draws in each stage, so that an event of probability p (that is,
-  `rarest`) stays unseen in both with probability at most :math:`\alpha`: before, no mean that rests on it is judged;
+* *patience*: evidence is withheld below :math:`(L + \log 2) / 2p` draws in each stage, so that an event of probability
+  p = `rarest` stays unseen in both with probability :math:`\alpha / 2` only: until then nothing is said;
 * *confirmation*: once evidence passes `threshold`, a second stage starts on fresh draws only, its bet placed on the
   deviation that the first stage found, and the evidence reported is the smaller of the two. Both have to be wrong for a
   false alarm, so an exponent off by a factor 2 in each still keeps the level.
@@ -36,6 +36,7 @@ from torch import Tensor
 
 from harness.evidence import Look
 from harness.statistics.accumulator import pieces
+from harness.statistics.bernstein import BLOCK
 
 _LOG_RHO = math.log(16) * torch.arange(-20, 21, dtype=torch.float64)
 _HALVINGS = 60
@@ -52,11 +53,13 @@ class _Stage:
     largest: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
 
     def update(self, rows: Tensor) -> None:
-        squares = rows.square()
-        self.n += len(rows)
-        self.total = self.total + rows.sum(0).cpu()
-        self.squares = self.squares + squares.sum(0).cpu()
-        self.largest = torch.maximum(self.largest, squares.amax(0).cpu())
+        for block in rows.split(BLOCK):
+            x = block.double()
+            squares = x.square()
+            self.n += len(x)
+            self.total = self.total + x.sum(0).cpu()
+            self.squares = self.squares + squares.sum(0).cpu()
+            self.largest = torch.maximum(self.largest, squares.amax(0).cpu())
 
     def __add__(self, other: _Stage) -> _Stage:
         largest = torch.maximum(self.largest, other.largest)
@@ -79,7 +82,12 @@ def log_bet(total: Tensor, squares: Tensor, centre: Tensor, rho: Tensor) -> Tens
 
 def gate(n: int, squares: Tensor, largest: Tensor, level: float, rarest: float) -> Tensor:
     """Whether a normal approximation may speak at log-level `level` in each of two stages."""
-    return (largest * (4 * level) <= squares) & (squares > 0) & (n >= level / (2 * rarest))
+    return (largest * (4 * level) <= squares) & (squares > 0) & (n >= patience(level, rarest))
+
+
+def patience(level: float, rarest: float) -> float:
+    """Draws in each of two stages that an event of probability `rarest` survives unseen with exp(-level) / 2."""
+    return (level + math.log(2)) / (2 * rarest)
 
 
 class AsymptoticMean:
@@ -102,7 +110,7 @@ class AsymptoticMean:
 
     def update(self, values: Tensor) -> None:
         """Take in a chunk. A number that is not finite poisons, and never passes."""
-        rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach().double()
+        rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach()
         for piece, complete in pieces(rows, self.n, _FIRST):
             (self.second if self.confirming else self.first).update(piece)
             if complete and not self.confirming:
@@ -118,7 +126,8 @@ class AsymptoticMean:
         return log_e if log_e > -math.inf else 0.0
 
     def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Two (k,) tensors: the means that neither the mixture nor, being infinite, the gates leave open."""
+        """Two (k,) tensors: all k means at all times together with probability about 1 - alpha; infinite while a gate
+        is closed. It rests on every draw, in one stage, so patience asks twice the draws."""
         every = self.first + self.second
         level = math.log(len(every.total) / alpha)
         mean = every.total / every.n
@@ -132,7 +141,7 @@ class AsymptoticMean:
             inside, outside = torch.where(rejected, inside, middle), torch.where(rejected, middle, outside)
         open_ = gate(every.n, around, (every.largest.sqrt() + mean.abs()).square(), level, self.rarest / 2)
         outside = torch.where(open_ & reached, outside, math.inf)
-        patient = every.n >= level / self.rarest
+        patient = every.n >= patience(level, self.rarest / 2)
         outside = torch.where((every.squares == 0) & patient, 0.0, outside)  # nothing but zeros
         outside = torch.where((every.total + every.squares).isfinite(), outside, math.nan)
         return mean - outside, mean + outside

@@ -29,6 +29,7 @@ from harness.evidence import Cell, Look
 from harness.statistics import binomial, categorical
 
 _STEPS = 2048
+_FINEST = 2**16
 _TAIL = 2.0 ** -torch.arange(1, 17, dtype=torch.float64)
 POINTS = torch.cat([torch.arange(1, _STEPS, dtype=torch.float64) / _STEPS, _TAIL, 1 - _TAIL]).unique()
 _IS_TAIL = torch.isin(POINTS, torch.cat([_TAIL, 1 - _TAIL]))
@@ -52,7 +53,7 @@ class UniformBand:
 
     def __init__(self) -> None:
         self.n = 0
-        self.counts = torch.zeros(1, len(POINTS) + 1, dtype=torch.float64)
+        self.counts = torch.zeros(1, len(POINTS), dtype=torch.float64)
         self.void = torch.zeros(1, dtype=torch.bool)
 
     def update(self, values: Tensor) -> None:
@@ -60,17 +61,13 @@ class UniformBand:
         rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach()
         if bool(((rows < 0) | (rows > 1)).any()):
             raise ValueError("numbers must lie in [0, 1]")
-        points = POINTS.to(device=rows.device, dtype=rows.dtype if rows.dtype == torch.float32 else torch.float64)
-        cell = torch.bucketize(rows.to(points.dtype), points, right=True)  # number of points <= value; NaN: all
-        offset = torch.arange(rows.shape[1], device=rows.device) * (len(points) + 1)
-        counts = torch.bincount((cell + offset).flatten(), minlength=rows.shape[1] * (len(points) + 1))
         self.n += len(rows)
-        self.counts = self.counts + counts.reshape(rows.shape[1], -1).cpu()
+        self.counts = self.counts + torch.stack([_below(column) for column in rows.T])
         self.void = self.void | rows.isnan().any(0).cpu()
 
     def below(self) -> Tensor:
         """(k, m): draws below each grid point."""
-        return torch.where(self.void[:, None], math.nan, self.counts.cumsum(1)[:, :-1])
+        return torch.where(self.void[:, None], math.nan, self.counts)
 
     def log_e(self) -> Tensor:
         """(k,): the log e-value of each column."""
@@ -101,6 +98,14 @@ class UniformBand:
         estimate = float(deviation[int(torch.argmax(deviation.abs()))])
         log_e = float(torch.logsumexp(self.log_e(), 0)) - math.log(len(self.counts))
         return Look(self.n, estimate, float(least[widest]), float(most[widest]), log_e, widest)
+
+
+def _below(u: Tensor) -> Tensor:
+    """(m,): how many of the numbers are below each grid point, by way of the 2^16 cells between its finest steps."""
+    if u.dtype not in (torch.float32, torch.float64):
+        u = u.double()
+    cell = (u.nan_to_num(0.0) * _FINEST).long()
+    return torch.bincount(cell, minlength=_FINEST + 1).cumsum(0).cpu()[(POINTS * _FINEST).long() - 1].double()
 
 
 def _cell_counts(below: Tensor, n: int) -> Tensor:

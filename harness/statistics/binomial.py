@@ -33,11 +33,13 @@ def log_growth(size: Tensor, count: Tensor) -> Tensor:
 
     Stirling's series where size is large, since there the difference of two log-gammas has no digits left.
     """
-    small = size.clamp(min=1e-300, max=16.0)
-    exact = torch.lgamma(small + count) - torch.lgamma(small) - count * small.log()
     large = size.clamp(min=16.0)
-    series = (large + count - 0.5) * torch.log1p(count / large) - count
-    return torch.where(size < 16, exact, series + _stirling_rest(large + count) - _stirling_rest(large))
+    growth = (large + count - 0.5) * torch.log1p(count / large) - count
+    growth += _stirling_rest(large + count) - _stirling_rest(large)
+    is_small = (size < 16).expand_as(growth)
+    small, seen = size.clamp(min=1e-300).expand_as(growth)[is_small], count.expand_as(growth)[is_small]
+    growth[is_small] = torch.lgamma(small + seen) - torch.lgamma(small) - seen * small.log()
+    return growth
 
 
 def log_likelihood(events: Tensor, n: Tensor | float, p: Tensor) -> Tensor:

@@ -65,10 +65,10 @@ class CategoricalCounts:
         """Take in a chunk of cell indices 0 … K-1, a row a draw. A draw outside the cells needs a cell of mass 0."""
         if values.is_floating_point():
             raise TypeError("cell indices must be integers")
-        cells = values.reshape(-1).long().cpu()
+        cells = values.reshape(-1).long()
         if len(cells) and not 0 <= int(cells.min()) <= int(cells.max()) < len(self.masses):
             raise ValueError(f"cell index outside 0 … {len(self.masses) - 1}")
-        self.add(torch.bincount(cells, minlength=len(self.masses)))
+        self.add(torch.bincount(cells, minlength=len(self.masses)).cpu())
 
     def add(self, counts: Tensor) -> None:
         """Take in a chunk by its counts, (K,)."""

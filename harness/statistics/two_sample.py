@@ -76,7 +76,7 @@ class ClassifierBets:
             k = rows.shape[1]
             self.sum_d, self.sum_dd, self.weights = rows.new_zeros(k), rows.new_zeros(k, k), rows.new_zeros(k)
         for piece, complete in pieces(rows, self.n, _FIRST):
-            payoff = torch.tanh(piece @ self.weights / 2)
+            payoff = torch.tanh(piece @ self.weights / 2).where(piece.isfinite().all(1), math.nan)
             self.payoffs.update(payoff)
             self.log_wealth = self.log_wealth + torch.log1p(payoff[:, None] * _STAKES).sum(0)
             self.sum_d = self.sum_d + piece.sum(0)

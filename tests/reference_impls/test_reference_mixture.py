@@ -78,7 +78,7 @@ def test_moments_and_normalisation_by_quadrature(preset):
     offset = x - model.mean()
     covariance = (weight[:, None] * offset).mT @ offset
     assert torch.allclose(covariance, model.covariance(), rtol=0, atol=(1e4 * EPS * scale**2).item())
-    assert torch.allclose(model.variance(), model.covariance().diagonal(), rtol=100 * EPS)
+    assert torch.allclose(model.variance(), model.covariance().diagonal(), rtol=100 * EPS, atol=0)
 
 
 def test_one_component_is_the_gaussian():
@@ -194,7 +194,7 @@ def test_floor_is_a_share_of_the_data_in_every_direction():
     assert smallest.item() == pytest.approx(1e-3, rel=1e-6)  # the five equal draws
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 14, 20])  # from the last two, a single start of k-means++ ends in a lesser maximum
 def test_fit_beats_the_truth_and_has_no_score(seed):
     truth = mixture.three_modes(dtype=torch.float64)
     x = truth.sample(1000, generator=generator(seed))

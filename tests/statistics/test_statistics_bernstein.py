@@ -102,12 +102,14 @@ def test_needs_few_more_draws_than_theory(shift, g, peeks):
 
 
 def test_smallest_effects_of_rare_events_are_found():
-    """An event of probability 1e-6 that happens twice as often: bets must be as small as 1e-6 of the range."""
+    """An event of probability 1e-6 that happens twice as often: bets must be as small as 1e-6 of the range.
+
+    For a small lambda = a p the exponent is n p (a - a^2), at best n p / 4; no bet gains more than n p (2 log 2 - 1).
+    """
     p, n, events = 1e-6, 10**9, 2000.0
     statistic = BoundedMean(-p, 1 - p)
     total = torch.tensor([events - n * p])
     statistic.update(Sums(n, total, torch.tensor([events * (1 - p) ** 2 + (n - events) * p**2])))
-    # a bet lambda = 1/2 on events in units of 1/p would gain n p (2 lambda - 2 lambda^2 - lambda) / ... = n p / 4 at most
     assert 0.9 * n * p / 4 <= statistic.look(0.999).log_e <= n * p * (2 * math.log(2) - 1)
 
 
@@ -142,7 +144,9 @@ def test_constants_are_judged_by_their_value(value):
     statistic = BoundedMean()
     statistic.update(torch.full((2000,), value))
     look = statistic.look(0.999)
-    assert look.low <= value <= look.high and -1 <= look.low and look.high <= 1
+    assert look.low <= value <= look.high
+    assert look.low >= -1
+    assert look.high <= 1
     assert (look.log_e > 100) == (value != 0)
     assert look.bound <= 0.05 if value == 0 else not look.low <= 0 <= look.high
 
@@ -182,3 +186,13 @@ def test_booleans_and_integers_are_numbers():
     statistic.update(torch.tensor([True, False]))
     statistic.update(torch.tensor([-1, 1]))
     assert statistic.look(0.9).estimate == 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])
+def test_sums_leave_the_numbers_alone_and_are_exact(dtype):
+    x = (torch.arange(60_000) % 16).reshape(-1, 3).to(dtype)
+    before = x.clone()
+    seen = sums(x)
+    assert torch.equal(x, before)
+    assert torch.equal(seen.total, before.double().sum(0))
+    assert torch.equal(seen.squares, before.double().square().sum(0))

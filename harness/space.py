@@ -16,9 +16,16 @@ from torch import Tensor
 
 from harness.chart import Chart
 from harness.numerics import Function, Integral, LogDensity, enumerate_integers, integrate, sum_states
+from harness.numerics.cubature import integrate_nd
 
 LEVELS = (0.001, 0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99, 0.999)
 """Pilot quantiles at which a line is cut: a mode heavier than 1 % has a cut inside."""
+
+MAX_POINTS = 500_000
+"""Most points of a cubature."""
+
+RESOLVED = 16.0
+"""A cubature is asked for no more than so many times the noise of the log-density."""
 
 
 class Space(Protocol):
@@ -48,7 +55,8 @@ class Charted:
     """Up to three free numbers z, which the chart turns into events; densities are multiplied by |dx/dz|."""
 
     chart: Chart
-    pilot: Tensor  # (n, k) coordinates of pilot draws
+    centres: Tensor  # (m, k) modes, in coordinates
+    scales: Tensor  # (m, k, k) a factor of the covariance around each
     _last: tuple[Tensor, Tensor, Tensor] | None = field(default=None, repr=False)
 
     def integrate(self, log_density: LogDensity, functions: Sequence[Function], noise: float) -> Integral:
@@ -56,14 +64,15 @@ class Charted:
 
         def log_q(z: Tensor) -> Tensor:
             x, volume = self._events(z)
-            return log_density(x) + volume
+            log_p = log_density(x)
+            return torch.where(log_p == math.inf, -math.inf, log_p + volume)  # rounded onto a singular edge
 
         moved = [self._moved(f) for f in functions]
         if self.chart.size == 1:
-            return integrate(log_q, moved, knots=quantiles(self.pilot[:, 0]), noise=noise)
-        from harness.numerics.cubature import integrate_box
-
-        return integrate_box(log_q, moved, pilot=self.pilot, noise=noise)
+            steps = torch.tensor([-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
+            return integrate(log_q, moved, knots=(self.centres + self.scales[:, 0] * steps).flatten(), noise=noise)
+        limits: dict[str, Any] = {"rtol": max(1e-7, RESOLVED * noise), "max_points": MAX_POINTS}
+        return integrate_nd(log_q, moved, location=self.centres, scale=self.scales, noise=noise, **limits)
 
     def _moved(self, f: Function) -> Function:
         def function(z: Tensor, log_qz: Tensor) -> Tensor:
@@ -185,7 +194,9 @@ class Branches:
         points = sum(part.points for part in found)
         messages = [part.message for part in found if part.message]
         converged = all(part.converged for part in found)
-        return Integral(total, error, points, converged, math.log(max(float(total[0]), 1e-300)), message="; ".join(messages[:1]))
+        return Integral(
+            total, error, points, converged, math.log(max(float(total[0]), 1e-300)), message="; ".join(messages[:1])
+        )
 
     def _join(self, values: Tensor) -> Callable[[Tensor], Tensor]:
         def join(rest: Tensor) -> Tensor:

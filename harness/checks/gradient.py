@@ -1,0 +1,113 @@
+"""Laws of the gradient of log_prob with respect to the event, which samplers, scores and training build on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.chart import unconstrained
+from harness.checks.law import Check, NotApplicable, exact
+from harness.checks.rounding import ELEMENTARY
+from harness.checks.surface import ROWS, broken
+from harness.evidence import Exact
+from harness.subject import Subject
+
+STEPS = 0.02 * 4.0 ** -torch.arange(5, dtype=torch.float64)
+"""Steps of the differences, in units of each coordinate's own size: their own error falls by 16 from one to the next."""
+
+
+@exact("log_prob.gradient_finite", needs=("log_prob",))
+def gradient_is_finite(subject: Subject) -> Exact:
+    """d log p(x) / dx is finite at the model's own draws, wherever log p(x) is.
+
+    torch.where(x > 0, x.log(), 0) and its like have NaN as gradient where the other branch has no finite slope.
+    """
+    x = _continuous(subject, subject.pilot[: 8 * ROWS]).clone().requires_grad_()
+    log_p = _with_graph(subject.model.log_prob(x))
+    (gradient,) = torch.autograd.grad(log_p.sum(), x)
+    wrong = log_p.isfinite() & ~gradient.reshape(len(x), -1).isfinite().all(1)
+    first = f"NaN or infinite at {int(wrong.sum())} of {len(x)} draws" if bool(wrong.any()) else ""
+    return broken([first] if first else [], len(x))
+
+
+@exact("log_prob.gradient_right", needs=("log_prob",), blocked_by=("log_prob.deterministic", "log_prob.gradient_finite"))
+def gradient_is_right(subject: Subject) -> Exact:
+    """The autograd derivative of log p along a direction is the limit of [log p(u + hv) - log p(u - hv)] / 2h.
+
+    In float64, in coordinates u in which a constrained event is free, along random directions v. The differences err by
+    O(h^2), which the next coarser step measures, and by rounding / h; draws where rounding drowns them are left out. A
+    kink within the larger steps does no harm: the best of several steps counts. detach() in the wrong place and a
+    hand-written backward pass are what this finds.
+    """
+    x = _continuous(subject, subject.pilot[:ROWS])
+    chart = subject.profile.chart
+    u = unconstrained(x, chart.transform)
+    u = u[u.isfinite().all(1)]
+    sign = torch.randint(2, u.shape, generator=subject.generator("directions"), device=u.device) * 2 - 1
+    direction = sign * torch.maximum(chart.scale, (u - chart.location).abs()) / u.shape[1] ** 0.5
+    return _agree(_Free(subject, u[:1]), u, direction, subject.effort.tolerance)
+
+
+class _Free:
+    """log p in float64 as a function of free numbers u (n, k)."""
+
+    def __init__(self, subject: Subject, probe: Tensor):
+        self.model = subject.model if subject.model.cast is None else subject.model.cast(torch.float64)
+        self.transform, self.shape = subject.profile.chart.transform, torch.Size(subject.pilot.shape[1:])
+        try:
+            dtype = self(probe).dtype
+        except (RuntimeError, TypeError) as refusal:
+            raise NotApplicable(f"log_prob takes no float64: {' '.join(str(refusal).split())[:120]}") from None
+        if dtype != torch.float64:
+            raise NotApplicable(f"log_prob of float64 events is {dtype}: too coarse for differences")
+
+    def events(self, u: Tensor) -> Tensor:
+        if self.transform is None:
+            return u.reshape(len(u), *self.shape)
+        return self.transform(u.reshape(len(u), *self.transform.inverse_shape(self.shape)))
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self.model.log_prob(self.events(u))
+
+    def displacement(self, u: Tensor) -> Tensor:
+        """(n, k): how far from u the rounding of events takes the place where log p is evaluated."""
+        returned = unconstrained(self.events(u), self.transform)
+        return (returned - u).abs().nan_to_num(torch.inf) + torch.finfo(torch.float64).eps * u.abs()
+
+
+def _agree(log_p: _Free, u: Tensor, direction: Tensor, tolerance: float) -> Exact:
+    """Slopes by autograd and by differences; the worst row, at its best step."""
+    leaf = u.clone().requires_grad_()
+    value = _with_graph(log_p(leaf))
+    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    value, slope = value.detach(), (gradient * direction).sum(1)
+    with torch.no_grad():
+        slopes = torch.stack([(log_p(u + h * direction) - log_p(u - h * direction)) / (2 * h) for h in STEPS])  # (s, n)
+        ends = [log_p.displacement(u + h * direction) for h in (-STEPS[0], STEPS[-1] * 0, STEPS[0])]
+    moved = (gradient.abs() * torch.stack(ends).amax(0)).sum(1)  # (n,)
+    operations = ELEMENTARY + u.shape[1]
+    noise = operations * (torch.finfo(torch.float64).eps * (1 + value.abs() + slope.abs()) + moved) / STEPS[1:, None]
+    bounds = (slopes[:-1] - slopes[1:]).abs() + noise
+    errors = (slopes[1:] - slope).abs()
+    seen = value.isfinite() & slope.isfinite() & slopes.isfinite().all(0) & (noise[-1] <= tolerance)
+    if not bool(seen.any()):
+        raise NotApplicable("no draw lies inside the support by a step of the differences")
+    best = torch.argmin((errors / bounds).nan_to_num(torch.inf), 0, keepdim=True)
+    error, bound = errors.gather(0, best)[0][seen], bounds.gather(0, best)[0][seen]
+    worst = int(torch.argmax(error / bound))
+    return Exact(float(error[worst]), float(bound[worst]), int(seen.sum()), "", "nat per sd")
+
+
+def _continuous(subject: Subject, x: Tensor) -> Tensor:
+    if not x.is_floating_point() or bool(subject.profile.chart.discrete.any()):
+        raise NotApplicable("events have discrete coordinates")
+    return x
+
+
+def _with_graph(log_p: Tensor) -> Tensor:
+    if not log_p.requires_grad:
+        raise NotApplicable("log_prob does not depend on the event by autograd")
+    return log_p
+
+
+CHECKS: tuple[Check, ...] = (gradient_is_finite, gradient_is_right)

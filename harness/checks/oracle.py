@@ -1,0 +1,242 @@
+"""Expectations under the model's own density, exact up to a stated error: the oracle of the checks that need no draws.
+
+Finite and countable supports are summed, up to three continuous dimensions are integrated, mixed events are integrated
+value by value. Where none of that is feasible the checks that ask are NotApplicable, and those that use draws remain.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.chart import fit_chart
+from harness.checks.law import NotApplicable
+from harness.evidence import Exact
+from harness.model import Model
+from harness.numerics import Function, Integral, LogDensity
+from harness.space import Branches, Charted, Line, Space, States, quantiles
+from harness.states import TooManyError, discrete_space, limits
+from harness.subject import Subject
+
+MAX_FREE = 3
+MAX_BRANCHES = 64
+OPERATIONS = 16
+"""Units of roundoff by which a log-density may be off, relative to 1 + |log p|: log, square, quotient, a few sums."""
+
+HALF_OF_THE_DIGITS = 2.0**-26
+"""Precision beyond which nothing is asked: special functions of float64 are often accurate to half its digits."""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A space, the density on it, and the precision of that density. Functions see flattened events (n, d)."""
+
+    space: Space
+    log_density: LogDensity
+    noise: float
+    centre: Tensor  # (d,) pilot median
+    scale: Tensor  # (d,) pilot spread
+
+    def integral(self, *functions: Function) -> Integral:
+        """Integrals of 1 and of the functions against the density."""
+        return self.space.integrate(self.log_density, functions, self.noise)
+
+    def standardised(self, i: int) -> Function:
+        """t_i = (x_i - centre_i) / scale_i: moments of t lose no digits to a far origin."""
+        centre, scale = float(self.centre[i]), float(self.scale[i])
+        return lambda x, log_p: (x[:, i] - centre) / scale
+
+
+def oracle_of(subject: Subject) -> Oracle:
+    """The oracle of a subject. Raises NotApplicable where its support is too large to sum over."""
+    return subject.once("oracle", lambda: _build(subject))
+
+
+def mass_of(subject: Subject) -> Integral:
+    """The integral of the density, and of |log p| against it."""
+    return subject.once("oracle mass", lambda: oracle_of(subject).integral(_size_of_log))
+
+
+def _size_of_log(x: Tensor, log_p: Tensor) -> Tensor:
+    return torch.where(log_p == -math.inf, 0.0, log_p.abs())
+
+
+def rounding(subject: Subject) -> float:
+    """By how much, in nats and on average, rounding may move the log-densities; never below half the digits."""
+    mass = mass_of(subject)
+    size = float(mass.values[1]) if math.isfinite(float(mass.error[1])) else 10.0
+    return max(4 * oracle_of(subject).noise * (1 + size), HALF_OF_THE_DIGITS)
+
+
+def compared(
+    subject: Subject, error: float, uncertainty: float, rounding: float, n: int, where: str = "", unit: str = ""
+) -> Exact:
+    """Evidence of a comparison with the oracle.
+
+    What rounding explains is allowed; so is what the oracle cannot resolve, as long as that is below a tenth of the
+    effort's tolerance. An error that is larger than both is a defect.
+    """
+    resolution = 2 * min(uncertainty, subject.effort.tolerance / 10)
+    return Exact(error, max(rounding, resolution), n, where, unit, uncertainty)
+
+
+def _build(subject: Subject) -> Oracle:
+    pilot = subject.pilot
+    flat = pilot.reshape(len(pilot), -1).to("cpu", torch.float64)
+    low, middle, high = torch.nanquantile(flat[: 2**14], torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
+    spread = torch.where(high > low, high - low, flat.nan_to_num(0.0, 0.0, 0.0).std(0))
+    scale = torch.where(spread > 0, spread / 1.349, 1.0)
+    return Oracle(space_of(subject), flat_density(subject.model, pilot), noise_of(subject), middle, scale)
+
+
+def flat_density(model: Model, like: Tensor) -> LogDensity:
+    """log p of flattened events (n, d), handed to the model in the shape, dtype and device of its pilot draws.
+
+    Events that the model refuses by raising count as impossible here; that it should answer -inf is another law.
+    """
+
+    def log_p(x: Tensor) -> Tensor:
+        events = x.reshape(len(x), *like.shape[1:]).to(like.device, like.dtype)
+        with torch.no_grad():
+            return _or_impossible(model, events).to("cpu", torch.float64)
+
+    return log_p
+
+
+def _or_impossible(model: Model, x: Tensor) -> Tensor:
+    """log p, and -inf for the events that make the model raise: found by halving the batch."""
+    try:
+        return model.log_prob(x)
+    except (ValueError, IndexError, RuntimeError):
+        if len(x) == 1:
+            return torch.full((1,), -math.inf, dtype=torch.float64, device=x.device)
+        half = len(x) // 2
+        return torch.cat([_or_impossible(model, part).to(torch.float64) for part in (x[:half], x[half:])])
+
+
+def noise_of(subject: Subject) -> float:
+    """Relative precision of the log-densities: |error of log p| <= noise (1 + |log p|)."""
+    return subject.once("noise of log p", lambda: _noise(subject))
+
+
+def typical_rounding(subject: Subject) -> float:
+    """`rounding` from pilot draws alone, for events of any size."""
+    with torch.no_grad():
+        value = subject.model.log_prob(subject.pilot[:256]).double()
+    size = float(value[value.isfinite()].abs().mean()) if bool(value.isfinite().any()) else 0.0
+    return max(4 * noise_of(subject) * (1 + size), HALF_OF_THE_DIGITS)
+
+
+def roundoff(value: Tensor) -> float:
+    """Units of roundoff that a number which the model states may be off by, relative to its terms; from its dtype."""
+    dtype = value.dtype if value.is_floating_point() else torch.float64
+    return max(OPERATIONS * torch.finfo(dtype).eps, HALF_OF_THE_DIGITS)
+
+
+def _noise(subject: Subject) -> float:
+    """Relative precision of the log-densities: from the dtype, and from how they scatter about a float64 twin's.
+
+    Only the scatter counts, so that a constant which is wrong in the narrow dtype alone is still a defect.
+    """
+    model, x = subject.model, subject.pilot[:256]
+    with torch.no_grad():
+        value = model.log_prob(x)
+    wide = max((torch.finfo(t.dtype).eps for t in (x, value) if t.is_floating_point()), default=0.0)
+    noise = OPERATIONS * wide / 2
+    if wide <= torch.finfo(torch.float64).eps:
+        return noise
+    twin = _wide_log_prob(model, x)
+    if twin is None:
+        return noise
+    gap = value.double() - twin
+    gap = gap[gap.isfinite()]
+    size = 1 + float(value.double()[value.isfinite()].abs().mean())
+    return max(noise, 2 * float(gap.std()) / size) if len(gap) >= 8 else noise
+
+
+def _wide_log_prob(model: Model, x: Tensor) -> Tensor | None:
+    """log p in float64 by the model's twin, or by the model itself where it computes as precisely as its input."""
+    try:
+        with torch.no_grad():
+            wide = model.cast(torch.float64) if model.cast is not None else model
+            value = wide.log_prob(x.double() if x.is_floating_point() else x)
+    except Exception:  # a twin is a convenience: its own trouble is for other checks
+        return None
+    return value if value.dtype == torch.float64 and value.shape == x.shape[:1] else None
+
+
+def space_of(subject: Subject) -> Space:
+    """The space of a subject's events. Raises NotApplicable where it is too large."""
+    kind = subject.profile.kind
+    if kind == "discrete":
+        try:
+            return discrete_space(subject)
+        except TooManyError as reason:
+            raise NotApplicable(f"{reason}; density.bridge_mass tests the mass by draws") from None
+    return _continuous(subject) if kind == "continuous" else _branches(subject)
+
+
+def _continuous(subject: Subject) -> Space:
+    pilot, chart = subject.pilot, subject.profile.chart
+    if pilot[0].numel() == 1:
+        lower, upper = limits(subject.model, pilot.shape[1:])
+        return Line(float(lower), float(upper), quantiles(pilot.flatten()), pilot.dtype)
+    if chart.size > MAX_FREE:
+        raise NotApplicable(
+            f"{chart.size} continuous dimensions are more than the {MAX_FREE} that quadrature can do; "
+            "density.bridge_mass tests the mass by draws"
+        )
+    z = chart.coordinates(pilot).cpu()
+    z = z[z.isfinite().all(1)]
+    if chart.transform is None and _flat(z):
+        raise NotApplicable("the draws lie on a surface, and no support that says which was declared")
+    try:
+        chart.log_volume(z[:2].to(chart.location.device))
+    except NotImplementedError:
+        raise NotApplicable(f"no Jacobian is known for the support {subject.model.support}") from None
+    fitted = subject.reference
+    return Charted(chart, fitted.mean.cpu(), fitted.factor.cpu())
+
+
+def _flat(z: Tensor) -> bool:
+    """Do points (n, k) lie in a plane of fewer dimensions, to float32 precision?"""
+    correlation = torch.corrcoef(z.T)
+    return not float(torch.linalg.eigvalsh(correlation.nan_to_num(0.0)).min()) > 1e-10
+
+
+def _branches(subject: Subject) -> Space:
+    profile, pilot = subject.profile, subject.pilot
+    flat = pilot.reshape(len(pilot), -1).to("cpu", torch.float64)
+    discrete = profile.chart.discrete.cpu()
+    free = int((~discrete).sum())
+    if free > MAX_FREE:
+        raise NotApplicable(f"{free} continuous dimensions are more than the {MAX_FREE} that quadrature can do")
+    alphabets = tuple(a.cpu() for a in profile.alphabets if a is not None)
+    grid = States(alphabets)
+    if grid.count > MAX_BRANCHES:
+        raise NotApplicable(f"{grid.count} combinations of discrete values are more than {MAX_BRANCHES}")
+    log_p = flat_density(subject.model, pilot)
+    parts = []
+    for values in torch.cartesian_prod(*alphabets).reshape(grid.count, -1):
+        rows = flat[(flat[:, discrete] == values).all(1)]
+        probe = flat[:64].clone()
+        probe[:, discrete] = values
+        if not len(rows) and bool((log_p(probe) == -math.inf).all()):
+            continue
+        rest = (rows if len(rows) >= 16 else flat)[:, ~discrete]
+        full = torch.full((len(discrete),), math.nan, dtype=torch.float64)
+        full[discrete] = values
+        parts.append((full, _free_space(rest, pilot.dtype)))
+    return Branches(tuple(parts), ~discrete)
+
+
+def _free_space(x: Tensor, dtype: torch.dtype) -> Space:
+    """The space of the continuous numbers (n, k) of a mixed event."""
+    if x.shape[1] == 1:
+        return Line(-math.inf, math.inf, quantiles(x[:, 0]), dtype)
+    chart = fit_chart(x, None, torch.zeros(x.shape[1], dtype=torch.bool))
+    z = chart.coordinates(x)
+    return Charted(chart, z.mean(0)[None], torch.linalg.cholesky(torch.cov(z.T))[None])

@@ -1,0 +1,296 @@
+"""Laws of the sampler's randomness: a function of the generator's state alone, and independent from draw to draw."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.checks.law import Check, bounded, exact, statistical
+from harness.checks.pairing import (
+    at_lag,
+    calls_after,
+    duplicates,
+    feature_labels,
+    features,
+    keys,
+    products,
+    repeats,
+    with_mean,
+)
+from harness.checks.surface import broken
+from harness.draws import Draws
+from harness.evidence import Exact
+from harness.statistics.binomial import BinomialCount
+from harness.subject import Subject
+
+ROWS = 257
+"""Draws that are compared bit by bit: an odd number, and more than one block of any vectorised generator."""
+
+SMALL_CALLS, SMALL = 320, 16
+"""Calls a chunk, and draws a call, of the law that looks at whole calls."""
+
+
+@exact("sample.repeats_under_generator", needs=("sample",))
+def sample_repeats_under_generator(subject: Subject) -> Exact:
+    """Equal generator states give equal draws, bit by bit, and equal states afterwards.
+
+    Without it no failure can be reproduced. Draws from another source than the generator break it.
+    """
+    first, second = subject.generator("surface"), subject.generator("surface")
+    x, y = subject.model.sample(ROWS, generator=first), subject.model.sample(ROWS, generator=second)
+    problems = []
+    if x.shape != y.shape or not _same(x, y):
+        problems.append("two calls from the same generator state differ")
+    if not torch.equal(first.get_state(), second.get_state()):
+        problems.append("they leave the generator in different states")
+    return broken(problems, ROWS)
+
+
+@exact("sample.leaves_global_generator_alone", needs=("sample",), blocked_by=("sample.repeats_under_generator",))
+def sample_leaves_global_generator_alone(subject: Subject) -> Exact:
+    """The global generators of torch, numpy and random are neither read, nor advanced, nor reseeded.
+
+    A model that reseeds them makes the caller's program repeat itself; one that reads them cannot be reproduced.
+    """
+    problems = []
+    with _globals_restored():
+        _seed_globals(0)
+        before = _global_states()
+        x = subject.sample(ROWS, "surface")
+        after = _global_states()
+        problems += [f"the global generator of {name} was advanced or reseeded" for name in _moved(before, after)]
+        _seed_globals(1)
+        if not _same(x, subject.sample(ROWS, "surface")):
+            problems.append("draws depend on a global generator")
+    return broken(problems, ROWS)
+
+
+@statistical(
+    "sample.finite", needs=("sample",), start=lambda subject: BinomialCount(0.0), unit="probability", tolerance=1.0
+)
+def sample_is_finite(draws: Draws) -> Tensor:
+    """P(x is NaN or infinite) = 0."""
+    if not draws.x.is_floating_point():
+        return torch.zeros(draws.n)
+    return (~draws.x.reshape(draws.n, -1).isfinite().all(1)).float()
+
+
+@statistical(
+    "sample.varies_with_seed",
+    needs=("sample",),
+    start=bounded(-1.0, 1.0),
+    labels=lambda subject: ["draws of the same position", "draws shifted by one"],
+    tolerance=2.0,
+    share=1 / 4,
+    unit="of the draws repeated",
+)
+def sample_varies_with_seed(draws: Draws) -> Tensor:
+    """P(x_i = y_i) = P(x_i = y_j) for draws x and y from two seeds: another seed gives other draws.
+
+    Also at a shift by one, where streams of consecutive seeds overlap if draw i is made from seed + i. Repeats that the
+    law itself makes are on both sides, so a coin and a law of one point are in order.
+    """
+    x, (y, _) = keys(draws.x), _calls(draws)
+    return _padded([repeats(x, keys(y)), repeats(x[1:], keys(y)[:-1])], draws.n // 2)
+
+
+@statistical(
+    "sample.advances_generator",
+    needs=("sample",),
+    start=bounded(-1.0, 1.0),
+    labels=lambda subject: ["draws of the same position", "draws shifted by one"],
+    tolerance=2.0,
+    share=1 / 4,
+    unit="of the draws repeated",
+)
+def sample_advances_generator(draws: Draws) -> Tensor:
+    """P(y_i = w_i) = P(y_i = w_j) for draws y and w of two calls one after the other from one generator.
+
+    A sampler that copies the generator, reseeds itself from the generator's initial seed or returns draws that it kept
+    repeats its last call; one that advances the generator too little repeats it shifted.
+    """
+    y, w = (keys(part) for part in _calls(draws))
+    return _padded([repeats(y, w), repeats(y[1:], w[:-1])], draws.n // 2)
+
+
+LAGS = (1, 2, 8)
+
+
+def _lags(n: int) -> tuple[int, ...]:
+    return (*LAGS, n // 4, n // 2)
+
+
+def _lag_labels() -> list[str]:
+    return [f"draws at distance {lag}" for lag in (*LAGS, "n / 4", "n / 2")]
+
+
+@statistical(
+    "sample.not_repeated",
+    needs=("sample",),
+    blocked_by=("sample.varies_with_seed", "sample.advances_generator"),
+    start=bounded(-1.0, 1.0),
+    labels=lambda subject: [*_lag_labels(), "draws anywhere in a call"],
+    tolerance=2.0,
+    share=1 / 4,
+    unit="of the draws repeated",
+)
+def sample_is_not_repeated(draws: Draws) -> Tensor:
+    """P(x_i = x_j) is the same for all i and j: no call returns a draw twice.
+
+    Repeats at distances 1, 2, 8, n/4 and n/2 are compared with those between unrelated draws, and repeats anywhere in a
+    call with those between calls. The atoms of the law, and of float32, make as many of either kind.
+    """
+    x, (y, _) = keys(draws.x), _calls(draws)
+    columns = [repeats(*at_lag(x, lag)) for lag in _lags(draws.n)]
+    columns.append(duplicates(x, keys(y), draws.subject.generator("pairs of equals", draws.index)))
+    return _padded(columns, draws.n // 4)
+
+
+@statistical(
+    "sample.uncorrelated_along_batch",
+    needs=("sample",),
+    blocked_by=("sample.finite", "sample.not_repeated"),
+    start=bounded(-1.0, 1.0),
+    labels=lambda subject: [f"{name}, {lag}" for lag in _lag_labels() for name in _product_labels(subject)],
+    unit="twice the covariance of squashed coordinates",
+)
+def sample_is_uncorrelated_along_batch(draws: Draws) -> Tensor:
+    """E[(f(a) - f(c)) (f(b) - f(d))] = 0 for draws a, b, c, d of a call, where b follows a, and d follows c, at a lag.
+
+    f squashes a standardised coordinate, or the size of the whole event, into [-1/2, 1/2]. Markov chains that were not
+    thinned make it positive, antithetic draws negative. Lags are 1, 2, 8, n/4 and n/2.
+    """
+    f = features(draws.subject, draws.z)
+    parts = [with_mean(products(*at_lag(f, lag))) for lag in _lags(draws.n)]
+    rows = draws.n // 4
+    return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, rows - len(part))) for part in parts], 1)
+
+
+@statistical(
+    "sample.independent_across_calls",
+    needs=("sample",),
+    blocked_by=("sample.finite", "sample.varies_with_seed", "sample.advances_generator"),
+    start=bounded(-1.0, 1.0),
+    labels=lambda subject: [f"{name}, {calls}" for calls in CALLS for name in _product_labels(subject)],
+    tolerance=2.0,
+    share=1 / 8,
+    unit="twice the covariance of squashed coordinates",
+)
+def sample_is_independent_across_calls(draws: Draws) -> Tensor:
+    """E[(f(a) - f(c)) (f(b) - f(d))] = 0 for draws a, c of one call and b, d at the same positions of another.
+
+    The calls have consecutive seeds, or follow each other from one generator; positions also differ by one.
+    """
+    chart, subject = draws.subject.profile.chart, draws.subject
+    x, (y, w) = features(subject, draws.z), (features(subject, chart.coordinates(part)) for part in _calls(draws))
+    pairs = ((x, y), (x[1:], y[:-1]), (y, w), (y[1:], w[:-1]))
+    parts = [with_mean(products(*pair)) for pair in pairs]
+    rows = draws.n // 2
+    return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, rows - len(part))) for part in parts], 1)
+
+
+CALLS = ("consecutive seeds", "consecutive seeds, shifted by one", "consecutive calls", "consecutive calls, shifted")
+
+
+@statistical(
+    "sample.independent_within_call",
+    needs=("sample",),
+    blocked_by=("sample.finite", "sample.uncorrelated_along_batch"),
+    start=bounded(-1.0, 1.0),
+    labels=lambda subject: feature_labels(subject),
+    tolerance=19.0,
+    share=1 / 2,
+    unit="correlation of signs",
+)
+def sample_is_independent_within_call(draws: Draws) -> Tensor:
+    """E[sign(F(A) - F(A')) sign(F(B) - F(B'))] = 0, where A and B are the halves of one small call, A' and B' of another.
+
+    F sums a feature over half a call. Whatever is drawn once a call and shared by its draws (a dropout mask, a scale, a
+    mode), and draws that are returned twice in shuffled order, make the halves of a call alike.
+    """
+    subject = draws.subject
+    source = subject.generator("small calls", draws.index)
+    x = torch.cat([subject.model.sample(SMALL, generator=source) for _ in range(SMALL_CALLS)])
+    f = features(subject, subject.profile.chart.coordinates(x)).double()
+    half = f.reshape(SMALL_CALLS // 2, 2, 2, SMALL // 2, -1).sum(3)  # (pairs of calls, 2 calls, 2 halves, k)
+    signs = torch.sign(half[:, 0] - half[:, 1])  # (pairs of calls, 2 halves, k)
+    return signs[:, 0] * signs[:, 1]
+
+
+def _calls(draws: Draws) -> tuple[Tensor, Tensor]:
+    return draws.once("two more calls", lambda: calls_after(draws))
+
+
+def _product_labels(subject: Subject) -> list[str]:
+    return [*feature_labels(subject), "the mean over coordinates"]
+
+
+def _padded(columns: list[Tensor], rows: int) -> Tensor:
+    """(rows, k): columns cut, or filled up with zeros, which have mean zero as well."""
+    cut = [column[:rows].double() for column in columns]
+    return torch.stack([torch.nn.functional.pad(column, (0, rows - len(column))) for column in cut], 1)
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    return bool(((x == y) | ((x != x) & (y != y))).all())
+
+
+def _global_states() -> dict[str, tuple[object, Callable[[], None]]]:
+    """Name to (state that compares by ==, how to restore it)."""
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    states: dict[str, tuple[object, Callable[[], None]]] = {
+        "torch": (torch_state.numpy().tobytes(), lambda: torch.set_rng_state(torch_state)),
+        "numpy": (
+            tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in numpy_state),
+            lambda: np.random.set_state(numpy_state),
+        ),
+        "random": (python_state, lambda: random.setstate(python_state)),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        cuda_state = torch.cuda.get_rng_state_all()
+        states["torch.cuda"] = (
+            tuple(state.numpy().tobytes() for state in cuda_state),
+            lambda: torch.cuda.set_rng_state_all(cuda_state),
+        )
+    return states
+
+
+def _moved(
+    before: dict[str, tuple[object, Callable[[], None]]], after: dict[str, tuple[object, Callable[[], None]]]
+) -> list[str]:
+    return [name for name in before if after[name][0] != before[name][0]]
+
+
+def _seed_globals(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+@contextmanager
+def _globals_restored() -> Iterator[None]:
+    """The law can only be tested by moving the global generators; the caller gets them back as they were."""
+    states = _global_states()
+    try:
+        yield
+    finally:
+        for _, restore in states.values():
+            restore()
+
+
+CHECKS: tuple[Check, ...] = (
+    sample_repeats_under_generator,
+    sample_leaves_global_generator_alone,
+    sample_is_finite,
+    sample_varies_with_seed,
+    sample_advances_generator,
+    sample_is_not_repeated,
+    sample_is_uncorrelated_along_batch,
+    sample_is_independent_across_calls,
+    sample_is_independent_within_call,
+)

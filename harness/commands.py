@@ -1,0 +1,315 @@
+"""What the commands of `harness` do. Each returns its exit status: 0 no FAIL or ERROR, 1 some.
+
+A call that is wrong raises CallError: one line on standard error, exit status 2.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import config
+from harness.effort import EFFORTS
+from harness.errors import CallError
+from harness.isolate import Listed, Options, examine, expand
+from harness.processes import Processes
+from harness.resolve import close_to
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import Console
+
+    from harness.checks.law import Check
+    from harness.report import Report
+
+INTERRUPTED = 130
+DEVICES = ("cpu", "cuda")
+DTYPES = ("", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `harness check`, with the defaults of its options."""
+
+    specs: tuple[str, ...] = ()
+    effort: str = "standard"
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = ""
+    only: tuple[str, ...] = ()
+    strict: bool = False
+    budget: float | None = None
+    timeout: float = 60.0
+    memory: float = 4.0
+    alpha: float = 1e-6
+    workers: int = 1
+    json: Path | None = None
+    junit: Path | None = None
+    html: Path | None = None
+
+    def outputs(self) -> dict[str, Path]:
+        """The files to be written, by option."""
+        files = {"--json": self.json, "--junit": self.junit, "--html": self.html}
+        return {option: path for option, path in files.items() if path is not None}
+
+
+def check(specs: Sequence[str], given: Mapping[str, Any]) -> int:
+    """Examine the models of the SPECs, or of pyproject.toml when there are none; `given` are options of the call."""
+    read = None if specs else config.load(Path(config.FILE))
+    call = Call(tuple(specs) if read is None else read.models, **{**_plain(read), **given})
+    _validate(call)
+    _check_outputs(call.outputs())
+    status, _ = run(call, {} if read is None else read.expected_failures)
+    return status
+
+
+def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
+    """The run itself: live progress, the files, the table; exit status and report."""
+    from harness.display import Display
+
+    started, clock = datetime.now(UTC), time.perf_counter()
+    with _stoppable() as stop, Display(_console(stderr=True)) as display:
+        memory = int(call.memory * 2**30)
+        with Processes(
+            workers=call.workers, timeout=call.timeout, memory=memory, stop=stop, tick=display.tick
+        ) as processes:
+            display.say("importing")
+            _validate_checks(call)  # imports torch here while the server does so there
+            models = expand(processes, call.specs)
+            display.say(f"examining {len(models)} {'model' if len(models) == 1 else 'models'}", len(models))
+            options = Options(call.effort, call.seed, call.alpha, call.device, call.dtype, call.budget, call.only)
+            records, interrupted = examine(processes, models, options, display)
+    report = _report(call, records, models, expected, started, time.perf_counter() - clock)
+    _show(report, call, interrupted)
+    if interrupted:
+        return INTERRUPTED, report
+    return (0 if report.passes(strict=call.strict) else 1), report
+
+
+# ------------------------------------------------------------------------------------------- before the run
+
+
+def _plain(read: config.Config | None) -> dict[str, Any]:
+    """Options of the file, in the types of the call."""
+    options = dict(read.options) if read is not None else {}
+    if "only" in options:
+        options["only"] = tuple(options["only"])
+    return options
+
+
+def _validate(call: Call) -> None:
+    for option, value, allowed in (
+        ("effort", call.effort, EFFORTS),
+        ("device", call.device, DEVICES),
+        ("dtype", call.dtype, DTYPES),
+    ):
+        if value not in allowed:
+            raise CallError(f"--{option} is {value!r}: choose one of {', '.join(filter(None, allowed))}")
+    for option, number, least, unit in (
+        ("budget", call.budget, 0.0, "seconds"),
+        ("timeout", call.timeout, 0.0, "seconds"),
+        ("memory", call.memory, 0.0, "GiB"),
+        ("workers", call.workers, 0, "processes"),
+    ):
+        if number is not None and not least < number < math.inf:
+            raise CallError(f"--{option} is {number}: give a number of {unit} above 0")
+    if not 0 < call.alpha < 1:
+        raise CallError(f"--alpha is {call.alpha}: give a probability between 0 and 1, such as 1e-6")
+
+
+def _check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path] = ()) -> None:
+    """Refuse, before a long run, what could not be written after it."""
+    from harness.store import check_writable
+
+    taken = {path.resolve(): str(path) for path in inputs}
+    for option, path in outputs.items():
+        if path.resolve() in taken:
+            raise CallError(f"{option} {path} would overwrite {taken[path.resolve()]}: name another file")
+        taken[path.resolve()] = f"what {option} writes"
+        with _unwritable_is_wrong():
+            check_writable(path)
+
+
+def _validate_checks(call: Call) -> None:
+    from harness.checks import CHECKS
+    from harness.plan import select
+
+    for name in call.only:
+        try:
+            select(CHECKS, (name,))
+        except KeyError:
+            raise CallError(_unknown_check(name, CHECKS)) from None
+    if call.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise CallError("--device is cuda, but torch finds no CUDA device: choose --device cpu")
+
+
+def _unknown_check(name: str, checks: Sequence[Check]) -> str:
+    hint = close_to(name, [check.id for check in checks], otherwise="; `harness checks` lists them")
+    return f"no check is called {name!r}{hint}"
+
+
+@contextmanager
+def _stoppable() -> Iterator[Any]:
+    """A function that says whether Ctrl-C or SIGTERM came. The first ends the run in order, a second one at once."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# -------------------------------------------------------------------------------------------- after the run
+
+
+def _report(
+    call: Call, records: Any, models: Sequence[Listed], expected: Mapping[str, str], started: datetime, seconds: float
+) -> Report:
+    from harness.effort import effort_named
+    from harness.report import Report
+    from harness.run import Settings
+
+    return Report.of(
+        records,
+        Settings(effort_named(call.effort), call.seed, call.budget),
+        alpha=call.alpha,
+        expected_failures=_by_name(expected, models),
+        device=call.device,
+        dtype=call.dtype,
+        started=started,
+        seconds=seconds,
+        command=shlex.join(["harness", *sys.argv[1:]]),
+        specs={model.name: model.spec for model in models},
+    )
+
+
+def _by_name(expected: Mapping[str, str], models: Sequence[Listed]) -> dict[str, str]:
+    """Expected failures of a model may be given under its SPEC, too."""
+    names = {model.spec: model.name for model in models}
+    keys = {key: key.partition("::") for key in expected}
+    return {(f"{names.get(model, model)}::{id}" if id else key): expected[key] for key, (model, _, id) in keys.items()}
+
+
+def _show(report: Report, call: Call, interrupted: bool) -> None:
+    """The table, then where the files are and what the verdicts mean."""
+    from harness.terminal import table
+
+    console = _console()
+    console.print(table(report))
+    _write(report, call)
+    if interrupted:
+        console.print("interrupted: what was finished is kept, what was not is an ERROR", style="bold magenta")
+    if call.outputs():
+        _say(console, f"written: {', '.join(map(str, call.outputs().values()))}")
+    _say(console, guarantee(report))
+
+
+def _say(console: Console, text: str) -> None:
+    """One line, as it is."""
+    from harness.terminal import printable
+
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def guarantee(report: Report) -> str:
+    """What the verdicts of a run mean, in words."""
+    return (
+        f"Correct models get any false FAIL in this run with probability {report.run.alpha:.0e} at most; every PASS "
+        f"of a statistical law states the largest defect that it could have missed ({report.run.confidence:.1%} sure)."
+    )
+
+
+def _write(report: Report, call: Call) -> None:
+    from harness.html import write_html
+    from harness.junit import write_junit
+
+    with _unwritable_is_wrong():
+        if call.json is not None:
+            report.to_json(call.json)
+        if call.junit is not None:
+            write_junit(report, call.junit, strict=call.strict)
+        if call.html is not None:
+            write_html([report], call.html)
+
+
+@contextmanager
+def _unwritable_is_wrong() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CallError(str(error)) from None
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=120)
+
+
+# ---------------------------------------------------------------------------------------- the other commands
+
+
+def report(paths: Sequence[Path], html: Path | None) -> int:
+    """Show stored results, side by side."""
+    from harness.html import write_html
+    from harness.store import read
+    from harness.terminal import table
+
+    try:
+        reports = [read(path) for path in paths]
+    except ValueError as error:
+        raise CallError(str(error)) from None
+    console = _console()
+    _check_outputs({} if html is None else {"--html": html}, paths)
+    for each in reports:
+        console.print(table(each))
+    if html is not None:
+        with _unwritable_is_wrong():
+            write_html(reports, html)
+        _say(console, f"written: {html}")
+    return 0 if all(each.passed for each in reports) else 1
+
+
+def verify(path: Path) -> int:
+    """Re-run a part of a stored result and compare."""
+    from harness.verify import verify as verified
+
+    try:
+        return int(verified(path))
+    except ValueError as error:
+        raise CallError(str(error)) from None
+
+
+def selftest(only: Sequence[str], seeds: int | None, workers: int, json_path: Path | None) -> int:
+    """Measure false alarms on correct models and detection of planted bugs."""
+    from harness.selftest import run_selftest
+
+    if workers < 1:
+        raise CallError(f"--workers is {workers}: give a number of processes above 0")
+    if seeds is not None and seeds < 1:
+        raise CallError(f"--seeds is {seeds}: give a number above 0")
+    _check_outputs({} if json_path is None else {"--json": json_path})
+    try:
+        return int(run_selftest(only=tuple(only), seeds=seeds, workers=workers, json_path=json_path) or 0)
+    except ValueError as error:
+        raise CallError(str(error)) from None

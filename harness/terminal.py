@@ -1,0 +1,88 @@
+"""A report in the terminal: a row a model, then what needs attention."""
+
+from __future__ import annotations
+
+import io
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.evidence import Record, Verdict
+from harness.report import Report
+
+COLOURS = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.SKIP: "bright_black",
+    Verdict.ERROR: "bold magenta",
+}
+WIDTH = 120
+SHOWN = 40
+"""Records and problems that are listed in full; the files hold all of them."""
+
+
+def table(report: Report) -> Group:
+    """The whole summary as one renderable."""
+    attention = [*report.errors, *report.failures, *report.met, *report.undecided]
+    parts: list[RenderableType] = [_models(report)]
+    parts += [_sentence(record) for record in attention[:SHOWN]]
+    parts += [Text(f"✗ {problem}", COLOURS[Verdict.FAIL]) for problem in map(printable, report.problems[:SHOWN])]
+    left = len(attention) + len(report.problems) - SHOWN
+    if left > 0:
+        parts.append(Text(f"… and {left} more: see --json or --html", "bright_black"))
+    return Group(*parts, _verdict(report))
+
+
+def plain_text(report: Report) -> str:
+    """The summary without colours."""
+    console = Console(file=io.StringIO(), width=WIDTH, no_color=True, color_system=None, legacy_windows=False)
+    console.print(table(report))
+    written: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in written.splitlines())
+
+
+def _models(report: Report) -> Table:
+    """Counts of verdicts and seconds by model."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("model", overflow="fold")
+    for verdict in Verdict:
+        grid.add_column(Text(verdict), justify="right")
+    grid.add_column("seconds", justify="right")
+    for model in report.models:
+        own = [record for record in report.records if record.model == model]
+        tally = {verdict: sum(record.verdict is verdict for record in own) for verdict in Verdict}
+        cells = [Text(str(n or "·"), COLOURS[verdict] if n else "bright_black") for verdict, n in tally.items()]
+        grid.add_row(Text(printable(model)), *cells, Text(f"{sum(r.seconds for r in own):.2f}"))
+    return grid
+
+
+def _sentence(record: Record) -> Text:
+    """One record that needs attention: verdict, where, what was seen, and how to see it again."""
+    line = Text(f"{record.verdict} ", COLOURS[record.verdict])
+    line.append(printable(f"{record.model} {record.check}"), "bold")
+    if record.label:
+        line.append(f" [{printable(record.label)}]", "cyan")
+    line.append(f": {printable(record.message)}")
+    if record.expected:
+        line.append(f" (expected: {printable(record.expected)})", "bright_black")
+    if record.reproducer is not None:
+        line.append(f"\n  ↳ {printable(record.reproducer.command)}", "bright_black")
+    return line
+
+
+def _verdict(report: Report) -> Text:
+    """The last line: the answer, and what was not expected to be otherwise."""
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in report.counts.items() if n)
+    met = f", {len(report.met)} of them expected failures" if report.met else ""
+    run = report.run
+    facts = f"effort {run.effort.name}, seed {run.seed}, false alarms ≤ {run.alpha:.0e} for the whole run"
+    answer = Text("passed", "bold green") if report.passed else Text("did not pass", "bold red")
+    return answer.append(f": {counts or 'no checks'}{met}; {printable(facts)}", "default not bold")
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which could rewrite the reader's terminal, on one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
