@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,8 +50,9 @@ class Look:
 
     @property
     def bound(self) -> float:
-        """The largest deviation from 0 that the interval leaves possible."""
-        return max(abs(self.low), abs(self.high))
+        """The largest deviation from 0 that the interval leaves possible; NaN when an end is."""
+        ends = abs(self.low), abs(self.high)
+        return math.nan if any(map(math.isnan, ends)) else max(ends)
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ class Estimated:
 
     @property
     def log_e(self) -> float:
-        """The largest evidence at any look: an e-process is valid at every stopping time."""
-        return max(look.log_e for look in self.path)
+        """The largest evidence at any look: an e-process is valid at every stopping time. NaN when any look's is."""
+        seen = [look.log_e for look in self.path]
+        return math.nan if any(map(math.isnan, seen)) else max(seen)
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class _Live:
         """Take in one chunk."""
         started = time.perf_counter()
         try:
-            self.statistic.update(self.check.numbers(draws))
+            self.statistic.update(self.check.numbers(draws))  # type: ignore[arg-type]  # a law knows its statistic
         except NotApplicable as reason:
             self.trouble = Absent(str(reason))
         except Exception as error:

@@ -7,15 +7,20 @@ the default false-alarm budget and at 0.05, where the rate can be seen.
 
 from __future__ import annotations
 
+import json
+import platform
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from harness.adapters import adapt
 from harness.checks import CHECKS
@@ -216,9 +221,7 @@ def seeds_for(case: Case, seeds: int) -> int:
 Progress = Callable[[int, int, Row], None]
 
 
-def run_selftest(
-    only: Iterable[str] = (), seeds: int = 100, workers: int = 1, progress: Progress | None = None
-) -> list[Row]:
+def measure(only: Iterable[str] = (), seeds: int = 100, workers: int = 1, progress: Progress | None = None) -> list[Row]:
     """Run the cases; rows in the order of `cases`, the same for any number of workers."""
     chosen = selected(only)
     rows = []
@@ -233,12 +236,50 @@ def run_selftest(
     return rows
 
 
-def as_json(rows: Sequence[Row], seeds: int) -> dict[str, Any]:
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows with what they were measured with."""
     return {
         "schema_version": "1.0",
         "what": "harness selftest",
-        "torch": torch.__version__,
-        "seeds": seeds,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "harness": version("genharness")},
         "rows": [asdict(row) for row in rows],
     }
+
+
+def troubles(rows: Iterable[Row]) -> list[Row]:
+    """Rows that break a promise: a false alarm at the default budget, or a mutant of a check that it does not find."""
+    return [
+        row
+        for row in rows
+        if (row.false_alarms and row.alpha == FALSE_ALARM_BUDGET) or (row.group == "mutant" and row.found < row.seeds)
+    ]
+
+
+def run_selftest(
+    only: Iterable[str] = (), seeds: int | None = None, workers: int = 1, json_path: Path | None = None
+) -> int:
+    """The command: a live table on the terminal, rows as JSON; exit status 1 when a promise is broken.
+
+    Raises ValueError for a name that selects nothing.
+    """
+    console = Console()
+    selected(only)
+
+    def show(done: int, total: int, row: Row) -> None:
+        what = f"{row.false_alarms} false alarms" if row.group in ("correct", "near miss") else f"{row.found} found"
+        draws = "" if row.draws_median is None else f", median {row.draws_median:,.0f} draws"
+        place = f" d={row.dimension} scale={row.scale:g}" if row.dimension else ""
+        console.print(
+            f"[{done}/{total}] {row.group} {row.mutant} {row.model}{place} {row.effort} alpha={row.alpha:g}: "
+            f"{what} in {row.seeds}{draws} {row.check}",
+            highlight=False,
+            markup=False,
+        )
+
+    rows = measure(only, 100 if seeds is None else seeds, workers, show)
+    if json_path is not None:
+        json_path.write_text(json.dumps(as_json(rows), indent=1, allow_nan=False) + "\n")
+        console.print(f"rows written to {json_path}")
+    for row in troubles(rows):
+        console.print(f"broken promise: {row}", style="red", markup=False)
+    return 1 if troubles(rows) else 0

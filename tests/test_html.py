@@ -181,6 +181,13 @@ class Page:
             "arguments[0].scrollIntoView({block: 'center', inline: 'center'})", self.cell(model, check)
         )
         self.cell(model, check).click()
+        self.wait_for(check)
+
+    def wait_for(self, heading: str) -> None:
+        """Chromium tells the page of its new address a moment after the click."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.driver, 20, poll_frequency=0.02).until(lambda _: self.text("#panel h2") == heading)
 
     def fresh(self, fragment: str = "") -> None:
         """Load the page anew."""
@@ -271,7 +278,7 @@ def test_each_kind_of_evidence_has_its_picture(page: Page, check, selector, numb
 def test_a_trace_is_shown_as_it_is_and_a_blocked_check_leads_to_its_blocker(page: Page):
     page.open("odd", "plot.blocked")
     page.all("#panel p a")[0].click()
-    assert page.text("#panel h2") == "plot.raised"
+    page.wait_for("plot.raised")
     assert "<b>boom</b>" in page.text("#panel pre")
 
 
@@ -350,9 +357,9 @@ def test_the_keyboard_alone_is_enough(page: Page):
     assert first.endswith(address("odd", "plot.crossing"))
     page.press(Keys.ARROW_RIGHT)
     page.press(Keys.ENTER)
-    assert page.text("#panel h2") == "plot.cells"
+    page.wait_for("plot.cells")
     page.press(Keys.ESCAPE)
-    assert page.text("#panel h2") == "What needs attention"
+    page.wait_for("What needs attention")
     assert page.driver.switch_to.active_element.get_attribute("href").endswith(address("odd", "plot.cells"))
 
 

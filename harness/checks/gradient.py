@@ -30,7 +30,9 @@ def gradient_is_finite(subject: Subject) -> Exact:
     return broken([first] if first else [], len(x))
 
 
-@exact("log_prob.gradient_right", needs=("log_prob",), blocked_by=("log_prob.deterministic", "log_prob.gradient_finite"))
+@exact(
+    "log_prob.gradient_right", needs=("log_prob",), blocked_by=("log_prob.deterministic", "log_prob.gradient_finite")
+)
 def gradient_is_right(subject: Subject) -> Exact:
     """The autograd derivative of log p along a direction is the limit of [log p(u + hv) - log p(u - hv)] / 2h.
 

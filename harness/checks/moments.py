@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from harness.checks.law import Check, NotApplicable, exact, statistical
-from harness.checks.oracle import compared, oracle_of, roundoff, rounding
+from harness.checks.oracle import compared, mass_of, moment_functions, oracle_of, rounding, roundoff
 from harness.draws import Draws
 from harness.evidence import Exact
+from harness.space import Charted
 from harness.statistics.asymptotic import AsymptoticMean
 from harness.subject import Subject
 
@@ -56,11 +57,12 @@ def moments_of(subject: Subject, crossed: bool = False) -> Moments:
 def _integrated(subject: Subject, crossed: bool) -> Moments:
     oracle = oracle_of(subject)
     d = len(oracle.centre)
+    if isinstance(oracle.space, Charted):
+        integral, crossed, first = mass_of(subject), True, 2
+    else:
+        integral, first = oracle.integral(*moment_functions(oracle, crossed)), 0
     pairs = [(i, j) for i in range(d) for j in range(i, d if crossed else i + 1)]
-    t = [oracle.standardised(i) for i in range(d)]
-    products = [lambda x, log_p, i=i, j=j: t[i](x, log_p) * t[j](x, log_p) for i, j in pairs]
-    integral = oracle.integral(*t, *products)
-    value, error = integral.expectations
+    value, error = (part[first:] for part in integral.expectations)
     mean, mean_error = value[:d], error[:d]
     second, second_error = torch.zeros(d, d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
     for (i, j), v, e in zip(pairs, value[d:], error[d:], strict=True):
@@ -71,7 +73,7 @@ def _integrated(subject: Subject, crossed: bool) -> Moments:
         mean=oracle.centre + oracle.scale * mean,
         mean_error=oracle.scale * mean_error,
         covariance=area * second,
-        covariance_error=area * second_error.nan_to_num(math.inf),
+        covariance_error=_unknown_where_nan(area * second_error),
         points=integral.points,
     )
 
@@ -101,7 +103,11 @@ def mismatch(said: Tensor, value: Tensor, error: Tensor, unit: Tensor) -> tuple[
     known = error.isfinite()
     gap = torch.where(known & said.isfinite(), (said - value).abs() / unit, torch.where(known, math.inf, 0.0))
     doubt = torch.where(known, error / unit, torch.where(said.isfinite(), math.inf, 0.0))
-    return gap.nan_to_num(math.inf), doubt
+    return _unknown_where_nan(gap), doubt
+
+
+def _unknown_where_nan(error: Tensor) -> Tensor:
+    return torch.where(error.isnan(), math.inf, error)
 
 
 def _worst(subject: Subject, gap: Tensor, doubt: Tensor, allowed: Tensor, points: int, name: str, unit: str) -> Exact:
@@ -120,12 +126,32 @@ def mean_of_density(subject: Subject) -> Exact:
     By enumeration or quadrature of the density, normalised first, in units of its standard deviation. Where the
     integral does not converge, an infinite or undefined mean is right (Cauchy's), and a finite one is undecided.
     """
+    said = _said(subject, "mean")
     found = moments_of(subject)
-    said = stated(subject, "mean", _event(subject)).flatten()
     sd = _unit(found, subject)
     gap, doubt = mismatch(said, found.mean, found.mean_error, sd)
-    allowed = rounding(subject) + _precision(subject, "mean") * (1 + said.abs() / sd).nan_to_num(1.0, 1.0, 1.0)
+    shifted = (1 + (said.abs() + _reach(subject)) / sd).nan_to_num(1.0, 1.0, 1.0)
+    allowed = rounding(subject) + _precision(subject, "mean") * shifted
     return _worst(subject, gap, doubt, allowed, found.points, "mean", "sd")
+
+
+def _said(subject: Subject, name: str) -> Tensor:
+    """The stated moments (d,). Raises NotApplicable where labels are said to have none."""
+    said = stated(subject, name, _event(subject)).flatten()
+    if subject.profile.kind == "discrete" and bool(said.isnan().all()):
+        raise NotApplicable(f"{name}() is NaN: the model says that its labels have none")
+    return said
+
+
+def _reach(subject: Subject) -> Tensor:
+    """(d,): how far apart the values of a discrete coordinate lie, 0 for a continuous one.
+
+    A probability that is rounded, or kept from being 0, by u moves a mean by up to u times that distance.
+    """
+    alphabets = subject.profile.alphabets
+    if all(alphabet is None for alphabet in alphabets):
+        return torch.zeros(subject.pilot[0].numel(), dtype=torch.float64)
+    return torch.tensor([0.0 if a is None else float(a[-1] - a[0]) for a in alphabets], dtype=torch.float64)
 
 
 def _unit(found: Moments, subject: Subject) -> Tensor:
@@ -140,13 +166,13 @@ def variance_of_density(subject: Subject) -> Exact:
 
     By enumeration or quadrature of the density, relative to the variance itself.
     """
+    said = _said(subject, "variance")
     found = moments_of(subject)
-    said = stated(subject, "variance", _event(subject)).flatten()
     unit = _unit(found, subject).square()
     gap, doubt = mismatch(said, found.covariance.diagonal(), found.covariance_error.diagonal(), unit)
     steep = 1 + (found.mean / unit.sqrt()).square().clamp(max=2.0**20).nan_to_num(0.0)
     cancelling = torch.where(unit.sqrt() * 2**10 < found.mean.abs(), steep, 1.0)  # E x^2 - (E x)^2 in narrow numbers
-    allowed = 8 * rounding(subject) + _precision(subject, "variance") * cancelling
+    allowed = 8 * rounding(subject) + _precision(subject, "variance") * (cancelling + _reach(subject).square() / unit)
     return _worst(subject, gap, doubt, allowed, found.points, "variance", "of the variance")
 
 
@@ -291,12 +317,8 @@ def _pairs(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     finite = said[i, j].isfinite() & unit[i].isfinite() & unit[j].isfinite()
     if not bool(finite.any()):
         raise NotApplicable("the stated covariances are not finite")
-    order = (
-        gap[i, j]
-        .nan_to_num(0.0)
-        .masked_fill(~finite, -1.0)
-        .argsort(descending=True)[: min(MOST_PAIRS, int(finite.sum()))]
-    )
+    suspect = gap[i, j].nan_to_num(0.0).masked_fill(~finite, -1.0)
+    order = suspect.argsort(descending=True)[: min(MOST_PAIRS, int(finite.sum()))]
     i, j = i[order], j[order]
     device = subject.model.device
     return i.to(device), j.to(device), said[i, j].to(device), (unit[i] * unit[j]).to(device)

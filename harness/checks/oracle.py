@@ -16,7 +16,7 @@ from harness.chart import fit_chart
 from harness.checks.law import NotApplicable
 from harness.evidence import Exact
 from harness.model import Model
-from harness.numerics import Function, Integral, LogDensity
+from harness.numerics import Function, Integral, LogDensity, surprisal
 from harness.space import Branches, Charted, Line, Space, States, quantiles
 from harness.states import TooManyError, discrete_space, limits
 from harness.subject import Subject
@@ -56,8 +56,26 @@ def oracle_of(subject: Subject) -> Oracle:
 
 
 def mass_of(subject: Subject) -> Integral:
-    """The integral of the density, and of |log p| against it."""
-    return subject.once("oracle mass", lambda: oracle_of(subject).integral(_size_of_log))
+    """The integrals of 1, |log p| and -log p against the density; cubature, being dear, adds the moments' functions."""
+    return subject.once("oracle mass", lambda: _mass(subject))
+
+
+def _mass(subject: Subject) -> Integral:
+    oracle = oracle_of(subject)
+    moments = moment_functions(oracle, crossed=True) if isinstance(oracle.space, Charted) else []
+    return oracle.integral(_size_of_log, surprisal, *moments)
+
+
+def moment_functions(oracle: Oracle, crossed: bool) -> list[Function]:
+    """t_i for all i, then t_i t_j for i <= j (only i = j unless `crossed`), of standardised coordinates t."""
+    d = len(oracle.centre)
+    t = [oracle.standardised(i) for i in range(d)]
+    pairs = [(i, j) for i in range(d) for j in range(i, d if crossed else i + 1)]
+    return [*t, *(_product(t[i], t[j]) for i, j in pairs)]
+
+
+def _product(f: Function, g: Function) -> Function:
+    return lambda x, log_p: f(x, log_p) * g(x, log_p)
 
 
 def _size_of_log(x: Tensor, log_p: Tensor) -> Tensor:
@@ -87,7 +105,7 @@ def _build(subject: Subject) -> Oracle:
     pilot = subject.pilot
     flat = pilot.reshape(len(pilot), -1).to("cpu", torch.float64)
     low, middle, high = torch.nanquantile(flat[: 2**14], torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
-    spread = torch.where(high > low, high - low, flat.nan_to_num(0.0, 0.0, 0.0).std(0))
+    spread = torch.where(high > low, high - low, 1.349 * flat.nan_to_num(0.0, 0.0, 0.0).std(0))
     scale = torch.where(spread > 0, spread / 1.349, 1.0)
     return Oracle(space_of(subject), flat_density(subject.model, pilot), noise_of(subject), middle, scale)
 

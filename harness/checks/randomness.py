@@ -31,7 +31,7 @@ from harness.subject import Subject
 ROWS = 257
 """Draws that are compared bit by bit: an odd number, and more than one block of any vectorised generator."""
 
-SMALL_CALLS, SMALL = 320, 16
+SMALL_CALLS, SMALL = 256, 16
 """Calls a chunk, and draws a call, of the law that looks at whole calls."""
 
 
@@ -201,25 +201,24 @@ CALLS = ("consecutive seeds", "consecutive seeds, shifted by one", "consecutive 
     "sample.independent_within_call",
     needs=("sample",),
     blocked_by=("sample.finite", "sample.uncorrelated_along_batch"),
-    start=bounded(-1.0, 1.0),
-    labels=lambda subject: feature_labels(subject),
-    tolerance=19.0,
+    start=bounded(-1 / (4 * (SMALL - 1)), 0.5),
+    labels=feature_labels,
+    tolerance=1.5,
     share=1 / 2,
-    unit="correlation of signs",
+    unit="covariance of squashed coordinates within a call",
 )
 def sample_is_independent_within_call(draws: Draws) -> Tensor:
-    """E[sign(F(A) - F(A')) sign(F(B) - F(B'))] = 0, where A and B are the halves of one small call, A' and B' of another.
+    """E[(m - m')^2 - (s^2 + s'^2) / k] / 2 = 0 for the means m and variances s^2 of a feature in two calls of k draws.
 
-    F sums a feature over half a call. Whatever is drawn once a call and shared by its draws (a dropout mask, a scale, a
-    mode), and draws that are returned twice in shuffled order, make the halves of a call alike.
+    That difference is the covariance of two draws of one call. Whatever is drawn once a call and shared by its draws (a
+    dropout mask, a scale, a mode), and draws that are returned twice in shuffled order, make it positive.
     """
     subject = draws.subject
     source = subject.generator("small calls", draws.index)
     x = torch.cat([subject.model.sample(SMALL, generator=source) for _ in range(SMALL_CALLS)])
-    f = features(subject, subject.profile.chart.coordinates(x)).double()
-    half = f.reshape(SMALL_CALLS // 2, 2, 2, SMALL // 2, -1).sum(3)  # (pairs of calls, 2 calls, 2 halves, k)
-    signs = torch.sign(half[:, 0] - half[:, 1])  # (pairs of calls, 2 halves, k)
-    return signs[:, 0] * signs[:, 1]
+    f = features(subject, subject.profile.chart.coordinates(x)).double().reshape(SMALL_CALLS // 2, 2, SMALL, -1)
+    mean, variance = f.mean(2), f.var(2)  # (pairs of calls, 2, features)
+    return ((mean[:, 0] - mean[:, 1]).square() - variance.sum(1) / SMALL) / 2
 
 
 def _calls(draws: Draws) -> tuple[Tensor, Tensor]:

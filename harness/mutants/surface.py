@@ -133,16 +133,30 @@ def _kinked(model: Model, x: Tensor) -> Tensor:
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("draws_flattened", "draws have shape [n d]", "sample.well_formed", normal, on_sampler(_flat_draws)),
     Mutant("log_prob_column", "log_prob has shape [n, 1]", "log_prob.well_formed", normal, on_density(_column)),
-    Mutant("one_draw_squeezed", "sample(1) lost its axis", "sample.any_batch_size", normal, on_sampler(_squeezed_draws)),
-    Mutant("one_row_squeezed", "log_prob of one row is a scalar", "log_prob.any_batch_size", normal, on_density(_squeezed)),
+    Mutant(
+        "one_draw_squeezed", "sample(1) lost its axis", "sample.any_batch_size", normal, on_sampler(_squeezed_draws)
+    ),
+    Mutant(
+        "one_row_squeezed", "log_prob of one row is a scalar", "log_prob.any_batch_size", normal, on_density(_squeezed)
+    ),
     Mutant("log_prob_noisy", "noise of 0.001 nat", "log_prob.deterministic", normal, _noisy),
-    Mutant("batch_statistics", "rows centred by the batch", "log_prob.batch_invariant", normal, on_density(_batch_centred)),
+    Mutant(
+        "batch_statistics", "rows centred by the batch", "log_prob.batch_invariant", normal, on_density(_batch_centred)
+    ),
     Mutant("batch_statistics_discrete", "mean of batch", "log_prob.batch_invariant", coin, on_density(_sum_of_batch)),
-    Mutant("memory_order", "strides of the input ignored", "log_prob.layout_invariant", normal, on_density(_memory_order)),
-    Mutant("float64_differs", "0.1 nat more in float64", "log_prob.dtype_invariant", normal, on_density(_float64_shifted)),
+    Mutant(
+        "memory_order", "strides of the input ignored", "log_prob.layout_invariant", normal, on_density(_memory_order)
+    ),
+    Mutant(
+        "float64_differs", "0.1 nat more in float64", "log_prob.dtype_invariant", normal, on_density(_float64_shifted)
+    ),
     Mutant("input_doubled", "input changed in place", "log_prob.leaves_input_unchanged", normal, on_density(_in_place)),
     Mutant(
-        "sample_moves_parameters", "drawing shifts it", "sample.leaves_model_unchanged", normal, on_sampler(_remembers_draws)
+        "sample_moves_parameters",
+        "drawing shifts it",
+        "sample.leaves_model_unchanged",
+        normal,
+        on_sampler(_remembers_draws),
     ),
     Mutant(
         "running_statistics", "asking changes it", "log_prob.leaves_model_unchanged", normal, on_density(_running_mean)
@@ -160,8 +174,12 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("other_order", "rounding depends on n", "log_prob.deterministic", normal, on_density(_other_order)),
     NearMiss("other_order", "rounding depends on n", "log_prob.batch_invariant", normal, on_density(_other_order)),
     NearMiss("float32_only", "refuses float64", "log_prob.dtype_invariant", normal, on_density(_float32_only)),
-    NearMiss("works_in_place", "on its own copy", "log_prob.leaves_input_unchanged", normal, on_density(_in_place_on_copy)),
-    NearMiss("draws_viewed", "reshaped there and back", "sample.leaves_model_unchanged", normal, on_sampler(_wide_draws)),
+    NearMiss(
+        "works_in_place", "on its own copy", "log_prob.leaves_input_unchanged", normal, on_density(_in_place_on_copy)
+    ),
+    NearMiss(
+        "draws_viewed", "reshaped there and back", "sample.leaves_model_unchanged", normal, on_sampler(_wide_draws)
+    ),
     NearMiss("keeps_batch", "new attribute", "log_prob.leaves_model_unchanged", normal, on_density(_keeps_last_batch)),
     NearMiss("slope_guarded", "the double where()", "log_prob.gradient_finite", normal, on_density(_safe_slope)),
     NearMiss("kink", "a kink at 0", "log_prob.gradient_right", normal, on_density(_kinked)),

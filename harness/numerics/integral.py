@@ -71,7 +71,7 @@ class Integral:
         ratio = self.values[1:] / self.values[0]
         room = (self.values[0] - self.error[0]).clamp(min=0)
         error = (self.error[1:] + ratio.abs() * self.error[0]) / room
-        return ratio, torch.nan_to_num(error, nan=math.inf)
+        return ratio, torch.nan_to_num(error, nan=math.inf, posinf=math.inf)
 
 
 class Evaluator:

@@ -62,9 +62,9 @@ CASES = {  # log-density, locations, scale, limits, E x_0, smallest error that w
     "gaussian 0.99, scale unknown": (normal([1.0, 0.0], correlated(2)).log_prob, [0.5, 0.2], 1.5, {}, 1.0, 1e-5),
     "gaussian 3-d 0.99": (normal([1.0, 0.0, 2.0], correlated(3)).log_prob, [1.0, 0, 2], correlated(3), {}, 1.0, 1e-6),
     "modes 2-d": (mixture([[0.0, 0], [20, 5]], [1, 0.1]), [[0, 0], [20, 5]], [1, 0.1], {}, 10.0, 1e-6),
-    "modes 3-d": (mixture([[0.0, 0, 0], [20, 5, 1]], [1, 0.1]), [[0, 0, 0], [20, 5, 1]], [1, 0.1], {}, 10.0, 1e-6),
+    "modes 3-d": (mixture([[0.0, 0, 0], [20, 5, 1]], [1, 0.1]), [[0, 0, 0], [20, 5, 1]], [1, 0.1], {}, 10.0, 1e-4),
     "box with limits": (in_unit_box, [0.5, 0.5], 0.3, UNIT, 0.5, 1e-6),
-    "box 3-d with limits": (in_unit_box, [0.5, 0.5, 0.5], 0.3, UNIT, 0.5, 1e-6),
+    "box 3-d with limits": (in_unit_box, [0.5, 0.5, 0.5], 0.3, UNIT, 0.5, 1e-4),
     "box unknown": (in_unit_box, [0.4, 0.5], 0.3, {}, 0.5, 2e-2),
     "box 3-d unknown": (in_unit_box, [0.4, 0.5, 0.6], 0.3, {}, 0.5, 1e-1),
     "banana": (banana, [0.0, 1.0], 1.2, {}, 0.0, 1e-5),
@@ -106,10 +106,8 @@ def test_the_error_is_honest_and_useful(name):
     found, mean, smallest = integral(name)
     assert not dishonest(found, mean)
     assert found.total_error <= smallest
-    assert found.converged == (found.total_error <= 1e-6 and float(found.error[1]) <= 1e-6 * max(1, abs(mean))) or (
-        not found.converged
-    )
-    assert found.points <= 400_000
+    assert not found.converged or found.total_error <= 1e-6 * found.total
+    assert found.points <= 330_000
 
 
 def test_entropy_and_second_moments_of_a_correlated_gaussian():

@@ -15,7 +15,7 @@ def log_density(distribution):
 
 
 @pytest.mark.parametrize("loc, scale", [(0, 1), (1e6, 1e-3), (-3e4, 1e-2), (0, 1e-8), (1e8, 1e8), (12.3, 1e-6)])
-@pytest.mark.parametrize("family", [st.norm, st.logistic, st.gumbel_r, st.laplace, st.cauchy])
+@pytest.mark.parametrize("family", [st.norm, st.logistic, st.gumbel_r, st.cauchy])
 def test_one_peak_on_the_line_is_found_at_any_place_and_scale(family, loc, scale):
     found = locate(log_density(family(loc, scale)))
     assert found.found

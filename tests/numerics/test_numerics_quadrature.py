@@ -123,19 +123,31 @@ def test_mixtures_whose_modes_have_knots(means, log_scales):
 
 
 
+def staircase(seed):
+    """A density on (0, 1) with ten jumps at places unknown to the integrator."""
+    draw = np.random.default_rng(seed)
+    edges = torch.from_numpy(np.concatenate([[0.0], np.sort(draw.random(10)), [1.0]]))
+    heights = torch.from_numpy(draw.random(11))
+    heights = heights / (heights * edges.diff()).sum()
+
+    def log_p(x):
+        return heights[(torch.searchsorted(edges, x[:, 0].contiguous()) - 1).clamp(0, 10)].log()
+
+    return log_p
+
+
+def dishonest_on_stairs():
+    found = [integrate(staircase(seed), lower=0.0, upper=1.0, knots=[0.3, 0.7], rtol=1e-4) for seed in range(40)]
+    return [f"{f.total} +- {f.total_error}" for f in found if not abs(f.total - 1) <= f.total_error]
+
+
+def test_jumps_at_unknown_places_are_within_the_error():
+    assert not dishonest_on_stairs()
+
+
 def mutant_error(monkeypatch):
     honest = module._quadpack_error
-    monkeypatch.setattr(module, "_quadpack_error", lambda d, s: honest(d, s) / 1e4)
-
-
-def mutant_noise(monkeypatch):
-    honest = module._Rule.__call__
-
-    def quiet(self, *place):
-        panels, factor = honest(self, *place)
-        return dataclasses.replace(panels, noise=panels.noise * 0, error=panels.error / 100), factor
-
-    monkeypatch.setattr(module._Rule, "__call__", quiet)
+    monkeypatch.setattr(module, "_quadpack_error", lambda d, s: honest(d, s) / 100)
 
 
 def mutant_no_tails(monkeypatch):
@@ -155,10 +167,10 @@ def mutant_short_tails(monkeypatch):
     mutant_no_tails(monkeypatch)
 
 
-@pytest.mark.parametrize("mutant", [mutant_error, mutant_noise, mutant_no_tails, mutant_short_tails])
+@pytest.mark.parametrize("mutant", [mutant_error, mutant_no_tails, mutant_short_tails])
 def test_a_broken_integrator_is_caught_by_the_bank(mutant, monkeypatch):
     mutant(monkeypatch)
-    caught = []
+    caught = dishonest_on_stairs()
     for name in ("uniform", "laplace", "cauchy", "pareto 0.2", "beta 0.1", "gamma 0.01", "weibull 0.3", "triangle"):
         for loc, scale in SCALES:
             for _, found in integrated(name, loc, scale, ("quantiles", "limits"), rtol=1e-6):
