@@ -91,7 +91,7 @@ def transform_for(support: Constraint | None) -> Transform | None:
     try:
         if transform.domain.event_dim == transform.codomain.event_dim and torch.equal(transform(probe), probe):
             return None
-    except (RuntimeError, ValueError, IndexError):
+    except (RuntimeError, ValueError, IndexError, AssertionError):
         pass
     return transform
 

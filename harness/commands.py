@@ -295,9 +295,13 @@ def verify(path: Path) -> int:
     from harness.verify import verify as verified
 
     try:
-        return int(verified(path))
+        outcome = verified(path)
     except ValueError as error:
         raise CallError(str(error)) from None
+    console = _console()
+    for line in str(outcome).splitlines():
+        _say(console, line)
+    return outcome.status
 
 
 def selftest(only: Sequence[str], seeds: int | None, workers: int, json_path: Path | None) -> int:
@@ -310,6 +314,6 @@ def selftest(only: Sequence[str], seeds: int | None, workers: int, json_path: Pa
         raise CallError(f"--seeds is {seeds}: give a number above 0")
     _check_outputs({} if json_path is None else {"--json": json_path})
     try:
-        return int(run_selftest(only=tuple(only), seeds=seeds, workers=workers, json_path=json_path) or 0)
+        return run_selftest(only=tuple(only), seeds=seeds, workers=workers, json_path=json_path)
     except ValueError as error:
         raise CallError(str(error)) from None

@@ -39,7 +39,7 @@ EFFORTS = {
     effort.name: effort
     for effort in (
         Effort("quick", draws=2**14, tolerance=0.05),
-        Effort("standard", draws=2**18, tolerance=0.0125),
+        Effort("standard", draws=2**18, tolerance=0.015),
         Effort("thorough", draws=2**22, tolerance=0.003),
     )
 }

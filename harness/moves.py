@@ -176,4 +176,5 @@ def _change(subject: Subject, z: Tensor, source: torch.Generator) -> Moved:
 def _frequencies(subject: Subject, i: int) -> Tensor:
     """(values,): the reference's marginal of discrete coordinate number i."""
     law = subject.reference
-    return subject.once(f"frequencies {i}", lambda: (law.log_weight[:, None] + law.tables[i]).exp().sum(0))
+    size = len([alphabet for alphabet in subject.profile.alphabets if alphabet is not None][i])
+    return subject.once(f"frequencies {i}", lambda: (law.log_weight + law.table[i]).exp().sum(1)[:size])

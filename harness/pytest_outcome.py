@@ -5,11 +5,9 @@ Nothing here imports torch before a model is at hand: the plugin is imported at 
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +81,7 @@ class Examination:
         from harness.checks import CHECKS
         from harness.examine import examine_model
         from harness.plan import select
-        from harness.reproduce import Origin
+        from harness.reproduce import Origin, threads_of_a_run
         from harness.run import Settings
 
         model = self.adapted(thing)
@@ -91,7 +89,7 @@ class Examination:
         planned = [item for item in self.plan(model) if item.check.id in needed]
         origin = Origin(self.spec, repr(thing), self.device, str(self.dtype or "").removeprefix("torch."))
         found: dict[str, Record] = {}
-        with _threads():
+        with threads_of_a_run():
             try:
                 for record in examine_model(model, planned, Settings(self.effort, self.seed), origin):
                     found[record.check] = record
@@ -120,19 +118,6 @@ class ModelCheck:
         __tracebackhide__ = True
         record = self.examination.record(self.id, model)
         settle(record, self.examination.expectation(record), strict=self.examination.strict)
-
-
-@contextmanager
-def _threads() -> Iterator[None]:
-    """One thread, unless OMP_NUM_THREADS says more: sums then come out the same for any number of workers."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _ended(name: str, missing: Sequence[Planned], trouble: Raised) -> dict[str, Record]:

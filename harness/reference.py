@@ -22,42 +22,37 @@ EM_STEPS = 25
 
 @dataclass(frozen=True)
 class Reference:
-    """The fitted law, over the coordinates of a chart."""
+    """The fitted law, over the coordinates of a chart: k components, c continuous and m discrete coordinates."""
 
     profile: Profile
     log_weight: Tensor  # (k,)
-    mean: Tensor  # (k, c) over continuous coordinates
+    mean: Tensor  # (k, c)
     factor: Tensor  # (k, c, c) Cholesky
-    tables: tuple[Tensor, ...]  # per discrete coordinate: (k, values) log-probabilities
+    table: Tensor  # (m, values, k) log-probabilities; -inf where an alphabet is shorter than the longest
 
     def sample(self, n: int, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Events (n, *event), their coordinates (n, d) and log-densities (n,) with respect to the events' measure."""
         chart = self.profile.chart
         device = chart.location.device
         component = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=source)
-        z = torch.empty(n, chart.size, dtype=torch.float64, device=device)
         noise = torch.randn(n, self.mean.shape[1], generator=source, dtype=torch.float64, device=device)
-        continuous = torch.empty_like(noise)
+        u = torch.rand(n, len(self.table), generator=source, dtype=torch.float64, device=device)
+        cumulative = self.table.exp().cumsum(1)
+        continuous, position = torch.empty_like(noise), torch.empty_like(u, dtype=torch.long)
         for k in component.unique().tolist():
             rows = component == k
             continuous[rows] = self.mean[k] + noise[rows] @ self.factor[k].T
+            edges = cumulative[:, :, k].contiguous()
+            position[rows] = torch.searchsorted(edges, (u[rows] * edges[:, -1]).T.contiguous()).T
+        z = torch.empty(n, chart.size, dtype=torch.float64, device=device)
         z[:, ~chart.discrete] = continuous
-        for j, table in zip(chart.discrete.nonzero().flatten().tolist(), self.tables, strict=True):
-            cumulative = table.exp().cumsum(1)
-            u = torch.rand(n, generator=source, dtype=torch.float64, device=device) * cumulative[component, -1]
-            codes = (u[:, None] > cumulative[component]).sum(1) if table.shape[1] <= 64 else torch.empty(0)
-            if table.shape[1] > 64:
-                codes = torch.empty(n, dtype=torch.long, device=device)
-                for k in component.unique().tolist():
-                    rows = component == k
-                    codes[rows] = torch.searchsorted(cumulative[k], u[rows])
-            alphabet = self.profile.alphabets[j]
-            assert alphabet is not None
-            values = alphabet[codes.clamp(max=len(alphabet) - 1)]
-            z[:, j] = (values - chart.location[j]) / chart.scale[j]
+        if len(self.table):
+            letters = _letters(self.profile)
+            values = letters.T.gather(0, position.clamp(max=letters.shape[1] - 1))
+            z[:, chart.discrete] = (values - chart.location[chart.discrete]) / chart.scale[chart.discrete]
         return chart.events(z), z, self.log_density(z)
 
-    def log_density(self, z: Tensor, x: Tensor | None = None) -> Tensor:
+    def log_density(self, z: Tensor) -> Tensor:
         """log q of events with coordinates z (n, d); -inf off the alphabets and where coordinates are not finite."""
         log_q = torch.logsumexp(self.log_joint(z), 1) - self.profile.chart.log_volume(z)
         return torch.where(z.isfinite().all(1), log_q, -torch.inf).nan_to_num(-torch.inf, posinf=torch.inf)
@@ -68,24 +63,47 @@ class Reference:
         joint = self.log_weight.expand(len(z), -1)
         if self.mean.shape[1]:
             joint = joint + _log_gaussians(z[:, ~chart.discrete], self.mean, self.factor)
-        for j, table in zip(chart.discrete.nonzero().flatten().tolist(), self.tables, strict=True):
-            codes, known = self.codes(z[:, j], j)
-            joint = joint + torch.where(known[:, None], table.T[codes], -torch.inf)
+        if len(self.table):
+            position, known = all_codes(self.profile, z)
+            joint = joint + _looked_up(self.table, position)
+            joint = torch.where(known.all(1, keepdim=True), joint, -torch.inf)
         return joint
 
-    def codes(self, column: Tensor, j: int) -> tuple[Tensor, Tensor]:
-        """Positions in the alphabet of coordinate j, and whether the value is in it."""
-        return codes(self.profile, column, j)
+
+def all_codes(profile: Profile, z: Tensor) -> tuple[Tensor, Tensor]:
+    """For each discrete coordinate of z (n, d): position of the value in its alphabet, and whether it is in it; (n, m)."""
+    chart, letters = profile.chart, _letters(profile)
+    values = z[:, chart.discrete] * chart.scale[chart.discrete] + chart.location[chart.discrete]
+    gap = letters.diff(dim=1).amin(1).clamp(max=1.0) / 4 if letters.shape[1] > 1 else torch.ones_like(letters[:, 0]) / 4
+    position = torch.searchsorted(letters, (values - gap).T.contiguous()).clamp(max=letters.shape[1] - 1)
+    known = (letters.gather(1, position) - values.T).abs() < gap[:, None]
+    return torch.where(known, position, 0).T, known.T
 
 
 def codes(profile: Profile, column: Tensor, j: int) -> tuple[Tensor, Tensor]:
-    """Positions in the alphabet of coordinate j of standardised values (n,), and whether each value is in it."""
+    """The same for coordinate j alone, given its standardised values (n,)."""
     alphabet = profile.alphabets[j]
     assert alphabet is not None
     value = column * profile.chart.scale[j] + profile.chart.location[j]
     gap = (alphabet.diff().amin() if len(alphabet) > 1 else torch.ones((), device=alphabet.device)) / 4
     position = torch.searchsorted(alphabet, value - gap).clamp(max=len(alphabet) - 1)
     return position, (alphabet[position] - value).abs() < gap
+
+
+def _letters(profile: Profile) -> Tensor:
+    """(m, values): the alphabets of the discrete coordinates, the shorter ones continued by values that never occur."""
+    alphabets = [alphabet for alphabet in profile.alphabets if alphabet is not None]
+    longest = max(len(alphabet) for alphabet in alphabets)
+    beyond = torch.arange(1, longest + 1, dtype=torch.float64, device=alphabets[0].device) * 1e12
+    return torch.stack([torch.cat([a, a[-1].abs() + beyond[: longest - len(a)]]) for a in alphabets])
+
+
+def _looked_up(table: Tensor, position: Tensor) -> Tensor:
+    """Sum over coordinates of the table's rows at the positions (n, m); (n, k)."""
+    m, values, k = table.shape
+    flat = table.clamp(min=-1e6).reshape(m * values, k)
+    index = position + values * torch.arange(m, device=position.device)
+    return torch.nn.functional.embedding_bag(index, flat, mode="sum")
 
 
 def fit_reference(profile: Profile, seed: int) -> Reference:
@@ -140,16 +158,21 @@ def _maximise(profile: Profile, z: Tensor, share: Tensor) -> Reference:
     continuous = z[:, ~chart.discrete]
     mean = share.T @ continuous / weight[:, None]
     factors = [_factor(continuous - mean[k], share[:, k], float(weight[k])) for k in range(share.shape[1])]
-    tables = []
-    for j in chart.discrete.nonzero().flatten().tolist():
-        alphabet = profile.alphabets[j]
-        assert alphabet is not None
-        position, known = codes(profile, z[:, j], j)
-        counts = torch.zeros(len(alphabet), share.shape[1], dtype=z.dtype, device=z.device)
-        counts.index_add_(0, position, share * known[:, None])
-        tables.append(_smoothed(counts).T.log())
     factor = torch.stack(factors) if factors else torch.empty(0)
-    return Reference(profile, torch.log(weight / weight.sum()), mean, factor, tuple(tables))
+    return Reference(profile, torch.log(weight / weight.sum()), mean, factor, _tables(profile, z, share))
+
+
+def _tables(profile: Profile, z: Tensor, share: Tensor) -> Tensor:
+    """(m, values, k): log-frequencies of the values of each discrete coordinate in each component."""
+    if not bool(profile.chart.discrete.any()):
+        return torch.empty(0, 1, share.shape[1], dtype=z.dtype, device=z.device)
+    letters = _letters(profile)
+    m, values = letters.shape
+    position, known = all_codes(profile, z)
+    index = (position + values * torch.arange(m, device=z.device)).flatten()
+    counts = torch.stack([torch.bincount(index, (share[:, k, None] * known).flatten(), m * values) for k in range(share.shape[1])], 1)
+    possible = (letters < 1e12).reshape(m, values, 1)
+    return _smoothed(counts.reshape(m, values, -1), possible).log()
 
 
 def _factor(centred: Tensor, share: Tensor, weight: float) -> Tensor:
@@ -163,16 +186,24 @@ def _factor(centred: Tensor, share: Tensor, weight: float) -> Tensor:
     return factor if not bool(trouble) else torch.diag(diagonal.sqrt())
 
 
-def _smoothed(counts: Tensor) -> Tensor:
-    """Counts (values, k) to probabilities: neighbours share a little, and 2 % go evenly to all values."""
-    total = counts.sum(0, keepdim=True)
-    values = len(counts)
+def _smoothed(counts: Tensor, possible: Tensor) -> Tensor:
+    """Counts (m, values, k) to probabilities: half a draw more for each value that was seen, and a little for the others.
+
+    All discrete coordinates together propose a value that was never seen in one event out of ten.
+    """
+    m, values, k = counts.shape
+    seen = counts.sum(2, keepdim=True) > 0
     if values > 64:
-        width = max(1, int(values / (2 * max(float(total.sum()), 1.0) ** (1 / 3))))
+        width = max(1, int(values / (2 * max(float(counts[0].sum()), 1.0) ** (1 / 3))))
         kernel = torch.ones(1, 1, 2 * width + 1, dtype=counts.dtype, device=counts.device) / (2 * width + 1)
-        counts = torch.nn.functional.conv1d(counts.T[:, None], kernel, padding=width)[:, 0].T
-    shares = counts / counts.sum(0, keepdim=True).clamp(min=1e-300)
-    return 0.98 * shares + 0.02 / values + 1e-300
+        flat = counts.permute(0, 2, 1).reshape(m * k, 1, values)
+        counts = torch.nn.functional.conv1d(flat, kernel, padding=width).reshape(m, k, values).permute(0, 2, 1)
+    shares = (counts + 0.5 * seen) * possible
+    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-300)
+    others = (~seen & possible).double()
+    count = others.sum(1, keepdim=True)
+    unseen = torch.where(count > 0, min(0.02, 0.1 / m), 0.0)
+    return (1 - unseen) * shares + unseen * others / count.clamp(min=1)
 
 
 def _log_gaussians(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:

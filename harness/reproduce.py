@@ -15,6 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -65,6 +66,17 @@ def model_from(spec: str) -> object:
     return models[0].build()
 
 
+@contextmanager
+def threads_of_a_run() -> Iterator[None]:
+    """One thread, unless OMP_NUM_THREADS says more, as the command line has it: sums come out the same everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def rerun(
     model: object,
     check: str,
@@ -85,7 +97,8 @@ def rerun(
     made, started = check_named(CHECKS, check), time.perf_counter()
     subject = Subject(adapted, effort_named(effort), seed)
     try:
-        evidence = _evidence(made, subject, alpha, n)
+        with threads_of_a_run():
+            evidence = _evidence(made, subject, alpha, n)
     except NotApplicable as reason:
         evidence = Absent(str(reason))
     except Exception as error:

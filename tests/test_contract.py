@@ -74,5 +74,5 @@ def test_an_absent_attribute_is_neither_capability_nor_misfit():
 
 
 def test_a_builtin_without_a_signature_is_left_to_its_calls():
-    thing = type("Thing", (), {"log_prob": dict().get})()
+    thing = type("Thing", (), {"log_prob": {}.get})()
     assert "log_prob" in capabilities_of(thing)

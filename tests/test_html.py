@@ -181,13 +181,16 @@ class Page:
             "arguments[0].scrollIntoView({block: 'center', inline: 'center'})", self.cell(model, check)
         )
         self.cell(model, check).click()
-        self.wait_for(check)
+        self.wait_until(f"document.querySelector('[aria-current]')?.getAttribute('href') === '{address(model, check)}'")
 
     def wait_for(self, heading: str) -> None:
+        self.wait_until(f"document.querySelector('#panel h2')?.textContent === '{heading}'")
+
+    def wait_until(self, condition: str) -> None:
         """Chromium tells the page of its new address a moment after the click."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(self.driver, 20, poll_frequency=0.02).until(lambda _: self.text("#panel h2") == heading)
+        WebDriverWait(self.driver, 20, poll_frequency=0.02).until(lambda d: d.execute_script(f"return {condition}"))
 
     def fresh(self, fragment: str = "") -> None:
         """Load the page anew."""
@@ -332,6 +335,19 @@ def test_an_address_leads_to_its_cell(page: Page, model):
     page.fresh(address(model, "plot.error"))
     assert page.text("#panel h2") == "plot.error"
     assert len(page.all("td > a[aria-current]")) == 1
+
+
+def test_the_cell_of_an_address_is_in_sight(page: Page, report: Report):
+    """Also at the far end of a matrix wider than the window."""
+    page.driver.set_window_size(1100, 700)
+    for record in (report.records[0], next(r for r in report.records if r.check == "plot.blocked")):
+        page.fresh(address(record.model, record.check))
+        assert page.driver.execute_script(
+            "const link = document.querySelector('[aria-current]'), box = link.getBoundingClientRect();"
+            "const matrix = document.getElementById('matrix').getBoundingClientRect();"
+            "return link.closest('td') && box.left > matrix.left && box.right < matrix.right"
+        )
+    page.driver.set_window_size(1440, 1000)
 
 
 @pytest.mark.parametrize("fragment", ["#nothing/here", "#%E0%A4%A", "#", "#a/b/c"])

@@ -165,8 +165,8 @@ def test_an_import_that_never_returns_counts_as_one_model(records, name, kind):
 
 
 def test_records_are_the_same_however_many_workers():
-    options = replace(OPTIONS, only=("sample", "log_prob", "sampler.bridge"))
-    specs = [good("several"), good("Shifted"), hostile("Raises"), hostile("LeavesAtOnce")]
+    options = replace(OPTIONS, only=("log_prob", "density.bridge_mass"))
+    specs = [good("by_name"), good("Shifted"), hostile("Raises"), hostile("LeavesAtOnce")]
     runs = []
     for workers in (1, 3):
         with Processes(workers=workers) as processes:
@@ -174,17 +174,17 @@ def test_records_are_the_same_however_many_workers():
         traceless = [replace(record, seconds=0.0, reproducer=None) for record in found]
         runs.append([(record.model, record.check, record.verdict, record.message) for record in traceless])
     assert runs[0] == runs[1]
-    assert ("Shifted", "sampler.bridge", Verdict.FAIL) in [row[:3] for row in runs[0]]
+    assert ("Shifted", Verdict.FAIL) in [(row[0], row[2]) for row in runs[0]]
 
 
 def test_a_fail_carries_the_command_that_shows_it_again():
-    options = replace(OPTIONS, only=("sampler.bridge",), seed=5)
+    options = replace(OPTIONS, only=("density.bridge_mass",), seed=5)
     with Processes() as processes:
         found, _ = examine(processes, expand(processes, [good("Shifted")]), options, Watcher())
     (fail,) = [record for record in found if record.verdict is Verdict.FAIL]
     command = fail.reproducer.command
     assert command.startswith("harness check ")
-    for words in (good("Shifted"), "--only sampler.bridge", "--seed 5", "--effort quick"):
+    for words in (good("Shifted"), "--only density.bridge_mass", "--seed 5", "--effort quick"):
         assert words in command
 
 

@@ -86,7 +86,7 @@ def test_files_of_one_folder_can_import_each_other(tmp_path):
         ("reference_impls.gaussian.standard:x", "write reference_impls.gaussian:standard"),
         (f"{MODELS}/god.py:plain", "did you mean 'good.py'?"),
         ("nowhere/good.py:plain", "there is no file nowhere/good.py; check the path"),
-        (f"{GOOD}:plian", "did you mean 'plain'?"),
+        (f"{GOOD}:plian", "did you mean 'plain' or 'Plain'?"),
         (f"{GOOD}:number", "is no model"),
         (f"{GOOD}:empty", "is empty: put a model or a factory in it"),
         (f"{GOOD}:mixed", "mixed[1]"),

@@ -22,6 +22,22 @@ from harness.adapters.scipy_stats import Found
 from harness.model import NotAModel
 
 
+class _CountsOf(constraints.Constraint):
+    """Vectors of natural numbers with a given sum, none above its own bound. (torch's `multinomial` allows less.)"""
+
+    is_discrete = True
+    event_dim = 1
+
+    def __init__(self, total: int, most: Any = np.inf):
+        self.total = total
+        self.most = torch.as_tensor(most, dtype=torch.float64)
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        natural = (value >= 0) & (value % 1 == 0) & (value <= self.most.to(value.device))
+        return natural.all(-1) & (value.sum(-1) == self.total)
+
+
 class Kind(NamedTuple):
     """How one class of frozen distributions differs: its support, and how its density takes events."""
 
@@ -46,6 +62,10 @@ def _positive_definite(law: Any, x: np.ndarray) -> np.ndarray:
     return inside
 
 
+def _counts(law: Any, x: np.ndarray) -> np.ndarray:
+    return ((x >= 0) & (x == np.round(x))).all((-1, -2))
+
+
 def _full_rank(law: Any) -> bool:
     return law.cov_object.rank == law.dim
 
@@ -62,7 +82,10 @@ KINDS = {
     "dirichlet_frozen": Kind(lambda law: constraints.simplex, events_first=True, inside=_on_simplex),
     "wishart_frozen": MATRICES,
     "invwishart_frozen": MATRICES,
-    "multinomial_frozen": Kind(lambda law: constraints.multinomial(int(law.n))),
+    "multinomial_frozen": Kind(lambda law: _CountsOf(int(law.n))),
+    "multivariate_hypergeom_frozen": Kind(lambda law: _CountsOf(int(law.n), law.m)),
+    "dirichlet_multinomial_frozen": Kind(lambda law: _CountsOf(int(law.n))),
+    "random_table_frozen": Kind(inside=_counts),
     "normal_inverse_gamma_frozen": Kind(lambda law: _REAL_AND_POSITIVE),
     "vonmises_fisher_frozen": Kind(has_density=lambda law: False),
 }

@@ -94,17 +94,18 @@ def _random_variables() -> tuple[type, ...]:
 
 def _frozen(law: Any, device: torch.device) -> Found:
     batch = np.shape(law.support()[0])
+    discrete = hasattr(law.dist, "pmf")
     return Found(
         _methods(
             device,
             batch,
             draw=lambda n, source: law.rvs(size=(n, *batch), random_state=source),
-            log=law.logpdf if hasattr(law, "logpdf") and not hasattr(law.dist, "pmf") else law.logpmf,
+            log=getattr(law, "logpmf" if discrete else "logpdf", None),
             stated={"mean": law.mean, "variance": law.var, "entropy": law.entropy},
             functions={"cdf": law.cdf, "icdf": law.ppf},
         ),
         batch,
-        _support(law.support(), hasattr(law.dist, "pmf"), _on_integers(law)),
+        _support(law.support(), discrete, _on_integers(law)),
     )
 
 
@@ -161,7 +162,7 @@ def _methods(
     batch: tuple[int, ...],
     *,
     draw: Callable[[int, np.random.Generator], Any],
-    log: Callable[[np.ndarray], Any],
+    log: Callable[[np.ndarray], Any] | None,
     stated: Methods,
     functions: Methods,
 ) -> Methods:
@@ -170,10 +171,9 @@ def _methods(
     def sample(n: int, *, generator: torch.Generator) -> Any:
         return as_tensor(draw(n, numpy_source(generator)), device)
 
-    def log_prob(x: Tensor) -> Any:
-        return as_tensor(_summed(log(as_array(x)), (len(x), *batch)), device)
-
-    methods: Methods = {"sample": sample, "log_prob": log_prob}
+    methods: Methods = {"sample": sample}
+    if log is not None:
+        methods["log_prob"] = lambda x: as_tensor(_summed(log(as_array(x)), (len(x), *batch)), device)
     for name in ("mean", "variance"):
         methods[name] = lambda name=name: as_tensor(stated[name](), device)
     methods["entropy"] = lambda: as_tensor(_summed(stated["entropy"](), batch, whole=True), device)

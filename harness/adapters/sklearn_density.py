@@ -87,7 +87,15 @@ def _find(estimator: Any, name: str, device: torch.device) -> Found | None:
     if not scored and not generative:
         return None
     _require_fitted(estimator, name)
+    estimator = _nameless(estimator)
     return sklearn_classifiers.find(estimator, device) if generative else _scored(estimator, device)
+
+
+def _nameless(estimator: Any) -> Any:
+    """A shallow copy that was not fitted on named columns, so that rows without names bring no warning."""
+    nameless = copy.copy(estimator)
+    vars(nameless).pop("feature_names_in_", None)
+    return nameless
 
 
 def _require_fitted(estimator: Any, name: str) -> None:

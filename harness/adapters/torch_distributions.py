@@ -83,7 +83,8 @@ def _methods(law: Distribution) -> Methods:
 def _sample(law: Distribution) -> Callable[..., Any]:
     def sample(n: int, *, generator: torch.Generator) -> Any:
         with drawing_from(generator):
-            return law.sample((n,))  # type: ignore[arg-type]
+            # Several of torch's samplers and densities refuse a batch of none.
+            return law.sample((n,)) if n else law.sample((1,))[:0]  # type: ignore[arg-type]
 
     return sample
 
@@ -96,6 +97,8 @@ def _log_prob(law: Distribution) -> Callable[[Tensor], Any]:
 
     def log_prob(x: Tensor) -> Any:
         # Outside the support torch raises, or extrapolates with validation off: the contract says -inf.
+        if len(x) == 0:
+            return summed(_one_draw(law))[:0]
         inside = _inside(law, x)
         if inside is None or bool(inside.all()):
             return summed(x)

@@ -13,7 +13,7 @@ from harness.evidence import Exact
 from harness.subject import Subject
 
 STEPS = 0.02 * 4.0 ** -torch.arange(5, dtype=torch.float64)
-"""Steps of the differences, in units of each coordinate's own size: their own error falls by 16 from one to the next."""
+"""Steps of the differences, in units of each coordinate's own size: their error falls by 16 from one to the next."""
 
 
 @exact("log_prob.gradient_finite", needs=("log_prob",))
@@ -58,7 +58,7 @@ class _Free:
         self.transform, self.shape = subject.profile.chart.transform, torch.Size(subject.pilot.shape[1:])
         try:
             dtype = self(probe).dtype
-        except (RuntimeError, TypeError) as refusal:
+        except Exception as refusal:
             raise NotApplicable(f"log_prob takes no float64: {' '.join(str(refusal).split())[:120]}") from None
         if dtype != torch.float64:
             raise NotApplicable(f"log_prob of float64 events is {dtype}: too coarse for differences")

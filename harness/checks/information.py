@@ -29,6 +29,7 @@ DITHER = 0.02
 """Nats of independent noise that are added to differences of logarithms, so that their rounding has no say."""
 
 SHANNON = "Shannon 1948, https://doi.org/10.1002/j.1538-7305.1948.tb01338.x"
+QUANTILES = "DeGroot & Schervish 2012, Probability and Statistics, section 3.3"
 KULLBACK = "Kullback & Leibler 1951, https://doi.org/10.1214/aoms/1177729694"
 
 
@@ -56,7 +57,7 @@ def entropy(subject: Subject) -> Exact:
     truth = float(value[1]) + mass.log_total
     doubt = float(error[1]) + mass.log_error
     said = _scalar(subject, "entropy")
-    allowed = rounding(subject) + _precision(subject, "entropy") * (1 + abs(truth))
+    allowed = rounding(subject) * (2 + abs(truth)) + _precision(subject, "entropy") * (1 + abs(truth))
     where = f"stated {said:.9g}, integrated {truth:.9g}"
     return compared(subject, _gap(said, truth), doubt, allowed, mass.points, where, "nats")
 
@@ -75,11 +76,12 @@ def _start_entropy(subject: Subject) -> AsymptoticMean:
 
 
 def _has_oracle(subject: Subject) -> bool:
-    """Is the mass known so well that draws have nothing to add?"""
+    """Can the density be summed over? Then draws, which its arithmetic limits as much, have nothing to add."""
     try:
-        return mass_of(subject).total_error < subject.effort.tolerance / 10
+        oracle_of(subject)
     except NotApplicable:
         return False
+    return True
 
 
 def _controls(subject: Subject) -> tuple[Tensor, float]:
@@ -199,7 +201,7 @@ def _steepness(subject: Subject, numbers: Tensor) -> Tensor:
     return (log_p.clamp(max=600).exp() * numbers.abs()).nan_to_num(0.0, 1.0, 0.0)
 
 
-@exact("information.cdf", needs=("cdf", "log_prob"), unit="probability", source="DeGroot & Schervish 2012, section 3.3")
+@exact("information.cdf", needs=("cdf", "log_prob"), unit="probability", source=QUANTILES)
 def cdf(subject: Subject) -> Exact:
     """cdf(x) = P(X <= x) = int_{-inf}^x p, at quantiles of pilot draws; at the values themselves for a discrete law.
 
@@ -307,45 +309,43 @@ def kl(subject: Subject) -> Exact:
     By enumeration or quadrature. It is infinite where q leaves out a part of p; swapping p and q changes it.
     """
     other = _sibling(subject)
-    there = _divergence(subject, other)
-    if not other.model.can("kl"):
-        return there
-    back = _divergence(other, subject)
-    return max(there, back, key=lambda seen: (seen.error - seen.uncertainty) / seen.allowed)
+    mass = mass_of(other)
+    if not abs(mass.total - 1) <= mass.total_error + rounding(other):
+        raise NotApplicable(f"the second model that was built has mass {mass.total:.6g}")
+    forth = _divergence(subject, other)
+    back = _divergence(other, subject) if other.model.can("kl") else forth
+    return max(forth, back, key=lambda seen: seen.error - seen.uncertainty - seen.allowed)
 
 
 def _divergence(subject: Subject, other: Subject) -> Exact:
     oracle = oracle_of(subject)
     integral = oracle.integral(*_ratio_functions(oracle, other))
     value, error = integral.expectations
-    said = _scalar(subject, "kl", other.model)
-    missing, doubt = float(value[1]), float(error[1])
-    if missing - doubt > subject.effort.tolerance / 10:
-        where = f"stated {said:.6g} from {subject.model.name}, of which q leaves out {missing:.3g}"
+    said, precision = _scalar(subject, "kl", other.model), _precision(subject, "kl", other.model)
+    missing, nearly = float(value[1] - error[1]), float(value[2])
+    where = f"stated {said:.9g} from {subject.model.name}"
+    if missing > subject.effort.tolerance / 10 or (said == math.inf and nearly > 0):
+        where = f"{where}, of which the other leaves out {max(missing, nearly):.3g}"
         return Exact(0.0 if said == math.inf else math.inf, 0.0, integral.points, where, "nats")
     truth = float(value[0])
-    allowed = rounding(subject) + rounding_of_other(other) + _precision(subject, "kl", other.model) * (1 + abs(truth))
-    where = f"stated {said:.9g} from {subject.model.name}, integrated {truth:.9g}"
+    allowed = (rounding(subject) + rounding(other)) * (2 + abs(truth)) + precision * (1 + abs(truth))
+    where = f"{where}, integrated {truth:.9g}"
     return compared(subject, _gap(said, truth), float(error[0]), allowed, integral.points, where, "nats")
 
 
-def rounding_of_other(other: Subject) -> float:
-    """The rounding of log q, from its own pilot points."""
-    return typical_rounding(other)
-
-
-def _ratio_functions(oracle: Oracle, other: Subject) -> tuple[Function, Function]:
-    """log p - log q where q is positive, and where it is not."""
+def _ratio_functions(oracle: Oracle, other: Subject) -> tuple[Function, ...]:
+    """log p - log q where q is positive, where it is not, and where a discrete q is no more than a clamped 0."""
     density = oracle_of(other).log_density
+    clamped = math.log(2 * torch.finfo(torch.float32).eps) if other.profile.kind == "discrete" else -math.inf
 
     def log_ratio(x: Tensor, log_p: Tensor) -> Tensor:
         ratio = log_p - density(x)
         return torch.where(ratio.isfinite(), ratio, 0.0)
 
-    def left_out(x: Tensor, log_p: Tensor) -> Tensor:
-        return ((density(x) == -math.inf) & (log_p > -math.inf)).to(torch.float64)
+    def left_out(x: Tensor, log_p: Tensor, floor: float = -math.inf) -> Tensor:
+        return ((density(x) <= floor) & (log_p > -math.inf)).to(torch.float64)
 
-    return log_ratio, left_out
+    return log_ratio, left_out, lambda x, log_p: left_out(x, log_p, clamped)
 
 
 def _start_kl(subject: Subject) -> AsymptoticMean:

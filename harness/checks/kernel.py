@@ -114,7 +114,7 @@ def exchangeable(draws: Draws) -> Tensor:
     start=_scaled("stein", _generator),
     labels=features.coordinate_labels,
     share=1 / 2,
-    tolerance=3.0,
+    tolerance=4.0,
     unit="probability",
     source="Barker 1965; Barbour 1988; Hodgkinson, Salomone & Roosta 2020, https://arxiv.org/abs/2001.09266",
 )

@@ -6,8 +6,8 @@ b with d changes nothing, so every statistic that changes its sign under that sw
 .. math:: (\phi(a) - \phi(c)) (\phi(b) - \phi(d)), \qquad
           \tfrac12 [1\{a = b\} + 1\{c = d\} - 1\{a = d\} - 1\{c = b\}].
 
-The first is twice the covariance of the features within a pair, the second the share of pairs that are repeats, over and
-above the repeats that the law itself makes: a coin, an atom, or the 2^24 values of a float32 raise no alarm.
+The first is twice the covariance of the features within a pair, the second the share of pairs that are repeats, over
+and above the repeats that the law itself makes: a coin, an atom, or the 2^24 values of a float32 raise no alarm.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def calls_after(draws: Draws) -> tuple[Tensor, Tensor]:
 def duplicates(first: Tensor, second: Tensor, source: torch.Generator) -> Tensor:
     """(m,) in [-1, 1]: for pairs of equal keys in two calls, 1 if both are in the same call, less its probability.
 
-    If all draws are independent and of one law, then, given all values, it is random which of them fell into which call.
+    If all draws are independent and of one law, then, given all values, it is random which fell into which call.
     Pairs are made of equal values at random and taken in the order of their keys; given the pairs before, the next one
     falls within one call with probability [r(r-1) + s(s-1)] / (r+s)(r+s-1), where r and s count the places left.
     """

@@ -71,7 +71,7 @@ def sample_leaves_global_generator_alone(subject: Subject) -> Exact:
 
 
 @statistical(
-    "sample.finite", needs=("sample",), start=lambda subject: BinomialCount(0.0), unit="probability", tolerance=1.0
+    "sample.finite", needs=("sample",), start=lambda subject: BinomialCount(0.0), unit="probability", tolerance=0.01
 )
 def sample_is_finite(draws: Draws) -> Tensor:
     """P(x is NaN or infinite) = 0."""
@@ -135,7 +135,7 @@ def _lag_labels() -> list[str]:
     blocked_by=("sample.varies_with_seed", "sample.advances_generator"),
     start=bounded(-1.0, 1.0),
     labels=lambda subject: [*_lag_labels(), "draws anywhere in a call"],
-    tolerance=2.0,
+    tolerance=3.0,
     share=1 / 4,
     unit="of the draws repeated",
 )
@@ -171,6 +171,9 @@ def sample_is_uncorrelated_along_batch(draws: Draws) -> Tensor:
     return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, rows - len(part))) for part in parts], 1)
 
 
+CALLS = ("consecutive seeds", "consecutive seeds, shifted by one", "consecutive calls", "consecutive calls, shifted")
+
+
 @statistical(
     "sample.independent_across_calls",
     needs=("sample",),
@@ -192,9 +195,6 @@ def sample_is_independent_across_calls(draws: Draws) -> Tensor:
     parts = [with_mean(products(*pair)) for pair in pairs]
     rows = draws.n // 2
     return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, rows - len(part))) for part in parts], 1)
-
-
-CALLS = ("consecutive seeds", "consecutive seeds, shifted by one", "consecutive calls", "consecutive calls, shifted")
 
 
 @statistical(

@@ -8,8 +8,8 @@ coarse one repeats many values and has nothing between them. So a block is calle
 * at least eight distinct values occur, and more than half of them are numbers of half the precision.
 
 For a smooth density, neighbours closer than R are equal with probability 1/16 at most, independently, so three repeated
-values without a narrow gap have probability 16^-3; where the dtype itself is coarse, as it is for 10^6 +- 1 in float32, each
-repeated value has its neighbours one unit away. An atom counts once, and the ends of an interval once each.
+values without a narrow gap have probability 16^-3; where the dtype itself is coarse, as it is for 10^6 +- 1 in float32,
+each repeated value has its neighbours one unit away. An atom counts once, and the ends of an interval once each.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ def _never(subject: Subject) -> Accumulator:
     needs=("sample", "log_prob"),
     blocked_by=("sample.finite",),
     start=_never,
+    tolerance=0.01,
     unit="probability",
 )
 def draws_are_possible(draws: Draws) -> Tensor:
@@ -43,6 +44,7 @@ def draws_are_possible(draws: Draws) -> Tensor:
     needs=("sample", "log_prob"),
     blocked_by=("sample.finite",),
     start=_never,
+    tolerance=0.01,
     unit="probability",
 )
 def density_is_finite(draws: Draws) -> Tensor:
@@ -77,8 +79,8 @@ def impossible_outside(subject: Subject) -> Exact:
         return broken([], len(outside))
     worst = int(wrong.nonzero()[0])
     values = ", ".join(f"{value:g}" for value in outside[worst].flatten()[:8].tolist())
-    what = f"log p = {float(log_p[worst]):.3g} at [{values}], one of {int(wrong.sum())} of {len(outside)} impossible events"
-    return broken([what], len(outside))
+    count = f"one of {int(wrong.sum())} of {len(outside)} impossible events"
+    return broken([f"log p = {float(log_p[worst]):.3g} at [{values}], {count}"], len(outside))
 
 
 def _outside(subject: Subject) -> Tensor:
@@ -136,6 +138,7 @@ class _Rare:
     needs=("sample", "log_prob"),
     blocked_by=("support.draws_are_possible",),
     start=lambda subject: BinomialCount(_rare(subject).mass, uncertainty=_mass_rounding(subject)),
+    tolerance=0.08,
     unit="probability",
 )
 def every_value_is_drawn(draws: Draws) -> Tensor:
@@ -185,7 +188,7 @@ def _states(subject: Subject) -> Tensor:
 
 
 def _mass_rounding(subject: Subject) -> float:
-    """Error of a mass of at most 1: that of its logarithm, of which the natural size is that of a coordinate's terms."""
+    """Error of a mass of at most 1: that of its logarithm, which is a sum over coordinates of terms of a few nats."""
     dtype = subject.model.log_prob(subject.pilot[:1]).dtype
     return min(1.0, (ELEMENTARY + subject.profile.size) * torch.finfo(dtype).eps * 8)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from harness.mutants import randomness, support, surface
 from harness.mutants.mutant import Change, Mutant, NearMiss, mutated
 
-MUTANTS: tuple[Mutant, ...] = ()
-NEAR_MISSES: tuple[NearMiss, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (*surface.MUTANTS, *randomness.MUTANTS, *support.MUTANTS)
+NEAR_MISSES: tuple[NearMiss, ...] = (*surface.NEAR_MISSES, *randomness.NEAR_MISSES, *support.NEAR_MISSES)
 
 __all__ = ["MUTANTS", "NEAR_MISSES", "Change", "Mutant", "NearMiss", "mutated"]

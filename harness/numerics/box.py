@@ -65,7 +65,9 @@ class Box:
         return log_q
 
 
-def find_edge(evaluate: Evaluator, inside: float, outside: float, dtype: torch.dtype = torch.float64) -> tuple[float, float]:
+def find_edge(
+    evaluate: Evaluator, inside: float, outside: float, dtype: torch.dtype = torch.float64
+) -> tuple[float, float]:
     """Bisect (32 ways at a time) between a point of the support and one outside; returns the edge and log p inside it.
 
     If 0 lies between the two it is tried first, since edges at 0 could otherwise be resolved only by underflow.

@@ -258,9 +258,7 @@ def _trapezoid(
     return None
 
 
-def _grid_sums(
-    integrand: _Integrand, axes: Sequence[Tensor], volume: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _grid_sums(integrand: _Integrand, axes: Sequence[Tensor], volume: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sum over a grid, sum of absolute values, what lies beyond each face (2, d, k), rounding.
 
     Beyond a face the layers are taken to go on falling at the rate of the last three, at least 1/10 per unit of u.
@@ -305,7 +303,7 @@ class _GenzMalik:
         w5 = ((729 - 950 * d + 50 * d * d) / 729, 245 / 486, (265 - 100 * d) / 1458, 25 / 729, 0.0)
         weights = [torch.cat([torch.full((len(g),), w, dtype=torch.float64) for g, w in zip(groups, ws, strict=True)])
                    for ws in (w7, w5)]  # fmt: skip
-        return _GenzMalik(torch.cat(groups), *weights, torch.cat([corners / l5, eye, -eye]))
+        return _GenzMalik(torch.cat(groups), weights[0], weights[1], torch.cat([corners / l5, eye, -eye]))
 
     def __call__(self, integrand: _Integrand, centre: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Values, errors, sizes (r, k) of regions centre +- half (r, d), and the axis (r,) to split."""

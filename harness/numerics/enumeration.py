@@ -181,7 +181,7 @@ class _Side:
 
 
 def _extrapolate(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Limit of the blocks' partial sums minus the last one; error: the spread of the estimates that use fewer blocks."""
+    """Limit of the blocks' partial sums minus the last; error: the spread of the estimates that use fewer blocks."""
     sums = sums[-13:]
     partial = sums.cumsum(0)
     now, earlier = wynn_epsilon(partial), wynn_epsilon(partial[:-1])

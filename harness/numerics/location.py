@@ -51,8 +51,8 @@ def locate(
 ) -> Located:
     """Find up to `peaks` local maxima of a density on a box of d <= 3 dimensions.
 
-    On an axis with a finite end the density is that of the log-distance to it, or of the logit between two ends. `start`
-    (n, d) adds points to the scan.
+    On an axis with a finite end the density is that of the log-distance to it, or of the logit between two ends.
+    `start` (n, d) adds points to the scan.
     """
     evaluate = log_density if isinstance(log_density, Evaluator) else Evaluator(log_density)
     box = Box.of(lower, upper, d)
@@ -181,7 +181,7 @@ def _probe(log_q: LogDensity, t: Tensor, values: Tensor, directions: Tensor) -> 
 
 
 def _newton(log_q: LogDensity, t: Tensor, values: Tensor, step: Tensor) -> Tensor:
-    """Directions (m, 1 + d, d): Newton's and the eigenvectors of the Hessian, by central differences of width `step`."""
+    """Directions (m, 1 + d, d): Newton's and the eigenvectors of the Hessian, by central differences."""
     gradient, hessian = _differences(log_q, t, values, step)
     lam, vectors = torch.linalg.eigh(hessian)
     flat = lam.abs().clamp(min=1e-12 * float(lam.abs().max().clamp(min=1e-300)))
@@ -261,7 +261,7 @@ def _falls(log_q: LogDensity, t: Tensor, values: Tensor, directions: Tensor) -> 
 
 
 def _scales(log_q: LogDensity, t: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cholesky factors (m, d, d) of the widths of the peaks, knots (m, .) in one dimension, and which peaks fall off."""
+    """Factors (m, d, d) of the widths of the peaks, knots (m, .) in one dimension, and which peaks fall off."""
     m, d = t.shape
     axes = torch.eye(d, dtype=torch.float64).expand(m, d, d)
     falls = _falls(log_q, t, values, axes)

@@ -15,12 +15,14 @@ https://doi.org/10.1007/978-3-642-61786-7):
 
     max(|K - G|, A min(1, (200 |K - G| / A)^(3/2))),      A = int |f p - mean|
 
-to which the rounding of log p and of x is added, and which a panel that is high at its edge but not inside cannot use.
+or A where the 11 points without Gauss's tell a different story. The rounding of log p and of x is added, and so is what
+could hide behind a jump between an edge and the first point inside.
 No rule can see a peak that lies between all its points: bring knots to every mode.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +43,9 @@ LINE, END, TAIL = 0, 1, 2
 
 VISIBLE = 300.0
 """A support's edge counts only where log p just inside is within this of its largest value."""
+
+NEGLIGIBLE, FAR = 36.0, 1e6
+"""Nor does an edge that is so many knot distances away, with less than exp(-36) of the mass near it: an overflow's."""
 
 
 def _kronrod() -> tuple[Tensor, Tensor, Tensor]:
@@ -77,6 +82,17 @@ def _kronrod() -> tuple[Tensor, Tensor, Tensor]:
 
 NODES, KRONROD, GAUSS = _kronrod()
 LOG_KRONROD = KRONROD.log()
+
+
+def _others() -> Tensor:
+    """Weights of the interpolatory rule on the 11 Kronrod points that are not Gauss points (0 elsewhere)."""
+    chosen = ((KRONROD > 0) & (GAUSS == 0)).nonzero()[:, 0]
+    degrees = np.polynomial.legendre.legvander(NODES[chosen].numpy(), len(chosen) - 1).T
+    weights = np.linalg.solve(degrees, 2.0 * (np.arange(len(chosen)) == 0))
+    return torch.zeros_like(NODES).index_put((chosen,), torch.from_numpy(weights))
+
+
+OTHER_SHARE = torch.where(KRONROD > 0, _others() / KRONROD.clamp(min=1e-300), 0.0)
 GAUSS_SHARE = torch.where(KRONROD > 0, GAUSS / KRONROD.clamp(min=1e-300), 0.0)
 
 
@@ -143,7 +159,7 @@ class _Segments:
         return _Segments(rows[:, 0].long(), rows[:, 1], rows[:, 2], rows[:, 3])
 
     def points(self, segment: Tensor, v: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Points rounded to the dtype, log dx/dv, how far v lies beyond the v of the rounded point, rounding of x in v."""
+        """Points rounded to the dtype, log dx/dv, how far v lies beyond the rounded point's, rounding of x in v."""
         kind, anchor, sign, scale = (a[segment][:, None] for a in (self.kind, self.anchor, self.sign, self.scale))
         speed = torch.exp(scale.log() + torch.where(kind == END, -v, torch.where(kind == TAIL, v, 0.0)))
         d = torch.where(kind == LINE, v, torch.where(kind == END, speed, scale * torch.expm1(v)))
@@ -220,7 +236,8 @@ class _Rule:
         value, size = terms.sum(1), terms.abs().sum(1)
         difference = (value - (terms * GAUSS_SHARE[:, None]).sum(1)).abs()
         spread = (terms - value[:, None] * (KRONROD / 2)[:, None]).abs().sum(1)
-        error = _quadpack_error(difference, spread)
+        other = (value - (terms * OTHER_SHARE[:, None]).sum(1)).abs()
+        error = _quadpack_error(difference, other, spread)
         error = torch.maximum(error, _edge_error(usable + log_speed, v, shift)[:, None])
         relative = self.noise * (1 + torch.where(c > 0, usable.abs(), 0.0)) + doubt
         noise = (terms.abs() * relative[..., None]).sum(1) + 2e-16 * size
@@ -251,19 +268,31 @@ def _back_to_node(log_p: Tensor, v: Tensor, ahead: Tensor, ulp: Tensor) -> tuple
     return step.nan_to_num(0.0).clamp(-1, 1), doubt.nan_to_num(1.0).clamp(max=1)
 
 
-def _quadpack_error(difference: Tensor, spread: Tensor) -> Tensor:
-    """max(|K - G|, A min(1, (200 |K - G| / A)^1.5))."""
+def _quadpack_error(difference: Tensor, other: Tensor, spread: Tensor) -> Tensor:
+    """max(|K - G|, A min(1, (200 |K - G| / A)^1.5)), or A where a rule on the points that G lacks differs by A / 100.
+
+    The second opinion is for jumps, at which K and G may agree by chance.
+    """
     ratio = 200 * difference / spread.clamp(min=1e-300)
-    return torch.maximum(difference, spread * ratio.clamp(max=1) ** 1.5)
+    estimate = torch.maximum(difference, spread * ratio.clamp(max=1) ** 1.5)
+    return torch.where(other > 0.01 * spread, torch.maximum(estimate, spread), estimate)
 
 
 def _edge_error(log_q: Tensor, v: Tensor, shift: float) -> Tensor:
-    """How much could hide between an edge and the first point inside, where the density at the edge sticks out."""
+    """How much could hide between an edge and the first point inside.
+
+    That is their gap times the distance of the edge's value to the line through the first two points, where this
+    exceeds 1/100 of the range inside: on a panel that is resolved the curve departs by some thousandths only.
+    """
     q = torch.where(log_q < math.inf, log_q - shift, -math.inf).clamp(max=600).exp()
-    inside = 0.2 * q[:, 1:-1].amax(1)
-    left, right = q[:, 0] - q[:, 1], q[:, -1] - q[:, -2]
-    left = torch.where(left > inside, q[:, 0] * (v[:, 1] - v[:, 0]), 0.0)
-    return left + torch.where(right > inside, q[:, -1] * (v[:, -1] - v[:, -2]), 0.0)
+    inside = q[:, 1:-1]
+    allowed = 0.01 * (inside.amax(1) - inside.amin(1)) + 1e-6 * inside.amax(1)
+    total = torch.zeros_like(allowed)
+    for edge, first, second in ((0, 1, 2), (-1, -2, -3)):
+        away = (v[:, edge] - v[:, first]) / (v[:, first] - v[:, second])
+        jump = (q[:, edge] - q[:, first] - away * (q[:, first] - q[:, second])).abs()
+        total += torch.where(jump > allowed, jump * (v[:, edge] - v[:, first]).abs(), 0.0)
+    return total
 
 
 def _split(panels: _Panels, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -322,7 +351,11 @@ def _limit(evaluate: Evaluator, outer: float, limit: float, sign: float, width: 
     if inside == 0 or bool((log_p[inside:] > -math.inf).any()):
         return limit
     edge, value = find_edge(evaluate, float(x[inside - 1]), float(x[inside]), dtype)
-    return edge if value >= peak - VISIBLE and sign * (edge - outer) > 0 else limit
+    away = sign * (edge - outer)
+    if not away > 0:
+        return limit
+    overflow = value + math.log(away / width) < peak - NEGLIGIBLE and away > FAR * width  # the arithmetic's edge
+    return limit if value < peak - VISIBLE or overflow else edge
 
 
 def _anchor(outward: list[float], limit: float, roundoff: float) -> int:
@@ -337,7 +370,7 @@ def _anchor(outward: list[float], limit: float, roundoff: float) -> int:
         while i > 0 and (away[i - 1] > 3 * away[i] or away[i] < 1e9 * roundoff * abs(limit)):
             i -= 1
         return i
-    gaps = [0.0, *(abs(b - a) for a, b in zip(outward[:-1], outward[1:], strict=True))]
+    gaps = [0.0, *(abs(b - a) for a, b in itertools.pairwise(outward))]
     while i > 1 and gaps[i] > 4 * gaps[i - 1]:
         i -= 1
     return i
@@ -401,17 +434,14 @@ def _beyond(
     log_g = torch.nan_to_num(log_g, nan=math.inf, posinf=math.inf, neginf=-math.inf)
     negligible = log_g[0] + math.log(segment.length + 1) < sizes.clamp(min=1e-300).log() - 60
     u, size = v / v[0], log_g[0].clamp(max=600).exp() * f[0].sign() * v[0]
-    wide, narrow = (_fitted_tail(u[p], log_g[p], f[p]) for p in ([0, 1, 2], [0, 3, 1]))
-    plain = _fitted_tail(u[[0, 3, 3]], log_g[[0, 3, 3]], f[[0, 3, 3]])
-    if segment.kind == END:
-        bend = (f[0] - f[1] - (f[1] - f[2]) * (u[0] - u[1]) / (u[1] - u[2])).abs()
-        linear = bend <= 0.05 * (f[0] - f[1]).abs() + 1e-3 * f[0].abs()
-        wide, narrow, plain = (torch.where(linear, t[1], t[0]) for t in (wide, narrow, plain))
-    else:
-        wide, narrow, plain = wide[0], narrow[0], plain[0]
+    fits = [_fitted_tail(u[p], log_g[p], f[p]) for p in ([0, 1, 2], [0, 3, 1], [0, 3, 3])]
+    bend = (f[0] - f[1] - (f[1] - f[2]) * (u[0] - u[1]) / (u[1] - u[2])).abs()
+    linear = (bend <= 0.05 * (f[0] - f[1]).abs() + 1e-3 * f[0].abs()) & (segment.kind == END)
+    wide, narrow, plain = (torch.where(linear, along, own) for own, along in fits)
     size = size * torch.exp((v[0] - near) / (plain.nan_to_num(1.0).abs() * v[0]))  # from the rounded point to V itself
     known = ((wide / narrow - 1).abs() < 0.5) & wide.isfinite()
-    fuzz = 2 * (segment.fuzz / abs(float(x[0]) - segment.anchor)) ** (1 / (plain[:1].abs() * v[0])) if segment.fuzz else 0.0
+    rate = 1 / (plain[:1].nan_to_num(1.0).abs() * v[0])
+    fuzz = 2 * (segment.fuzz / abs(float(x[0]) - segment.anchor)) ** rate if segment.fuzz else 0.0
     spread = 4 * (wide - narrow).abs() + (wide - plain).abs() + (1e-14 + fuzz) * wide.abs()
     error = torch.where(known, size.abs() * spread, math.inf).nan_to_num(nan=math.inf, posinf=math.inf)
     rest = torch.where(known & ~negligible, size * wide, 0.0).nan_to_num()
@@ -458,9 +488,10 @@ def _segments(
     first = reach - 1 - inner
     right, inner = _end_segment(evaluate, k[first:], upper, 1.0, widths[1], dtype)
     last = first + inner
-    fuzz = [0.0 if now == given else 4 * unit_roundoff(dtype) * abs(now) for now, given in ((lower, limits[0]), (upper, limits[1]))]
-    left = replace(left, cell=first, step=-1, fuzz=fuzz[0])
-    right = replace(right, cell=last + 1, step=1, fuzz=fuzz[1])
+    found = ((lower, limits[0]), (upper, limits[1]))
+    ulps = [0.0 if now == given else 4 * unit_roundoff(dtype) * abs(now) for now, given in found]
+    left = replace(left, cell=first, step=-1, fuzz=ulps[0])
+    right = replace(right, cell=last + 1, step=1, fuzz=ulps[1])
     return [*(Segment(LINE, k[i], 1.0, 1.0, k[i + 1] - k[i], i + 1) for i in range(first, last)), left, right]
 
 

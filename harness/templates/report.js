@@ -181,6 +181,7 @@ function show() {
   if (!cell) return;
   cell.link.setAttribute("aria-current", "true");
   settle(cell.link);
+  reveal(cell.link);
   if (getComputedStyle(panel).position === "static") panel.scrollIntoView({ block: "start" });
 }
 
@@ -236,6 +237,15 @@ function settle(link) {
   link?.setAttribute("tabindex", "0");
 }
 
+/** Scroll the matrix until a cell is neither outside it nor below its names. */
+function reveal(link) {
+  const box = document.getElementById("matrix"), names = table.tHead.rows[0].cells[0];
+  const frame = box.getBoundingClientRect(), at = link.getBoundingClientRect();
+  const left = frame.left + names.offsetWidth + 8, top = frame.top + names.offsetHeight + 8;
+  box.scrollLeft += Math.min(0, at.left - left) || Math.max(0, at.right - frame.left - box.clientWidth + 8);
+  box.scrollTop += Math.min(0, at.top - top) || Math.max(0, at.bottom - frame.top - box.clientHeight + 8);
+}
+
 /** The next cell that is there and not hidden, in the direction of an arrow key. */
 function beside(link, [down, right]) {
   let row = link.closest("tr").sectionRowIndex + down, column = link.parentElement.cellIndex + right;
@@ -252,7 +262,8 @@ table.addEventListener("keydown", (event) => {
   event.preventDefault();
   const next = beside(link, STEPS[event.key]);
   settle(next);
-  next.focus();
+  next.focus({ preventScroll: true });
+  reveal(next);
 });
 
 document.addEventListener("keydown", (event) => {

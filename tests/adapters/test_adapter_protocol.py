@@ -256,6 +256,7 @@ def test_a_broken_adapter_costs_one_line_and_not_the_run(tmp_path, monkeypatch, 
 def test_an_adapter_may_refuse_what_it_knows(tmp_path, monkeypatch):
     code = "from harness.model import NotAModel\ndef adapt(*asked): raise NotAModel('train it first')"
     installed(tmp_path, monkeypatch, "refusing_adapter", code)
-    with warnings.catch_warnings(), pytest.raises(NotAModel, match="train it first"):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adapt(Shifted(0.0))
+        with pytest.raises(NotAModel, match="train it first"):
+            adapt(Shifted(0.0))

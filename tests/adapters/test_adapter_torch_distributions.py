@@ -314,8 +314,6 @@ def test_the_parameters_may_have_a_graph():
 
 def test_a_support_that_raises_is_no_support():
     class Unknown(td.Distribution):
-        arg_constraints: dict = {}
-
         def sample(self, sample_shape=()):
             return torch.randn(sample_shape)
 
@@ -325,7 +323,9 @@ def test_a_support_that_raises_is_no_support():
     model = adapt(Unknown(validate_args=False))
     assert model.support is None
     assert set(model.methods) == {"sample", "log_prob"}
-    assert adapt(td.Independent(td.Normal(torch.zeros(2), 1.0), 1)).support.event_dim == constraints.real_vector.event_dim
+    assert (
+        adapt(td.Independent(td.Normal(torch.zeros(2), 1.0), 1)).support.event_dim == constraints.real_vector.event_dim
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -17,7 +17,8 @@ from harness.numerics import quadrature as module
 BANK = {
     "normal": st.norm, "cauchy": st.cauchy, "t 2.5": st.t(2.5), "t 0.3": st.t(0.3), "laplace": st.laplace,
     "logistic": st.logistic, "gumbel": st.gumbel_r, "gumbel left": st.gumbel_l, "uniform": st.uniform,
-    "arcsine": st.beta(0.5, 0.5), "beta 0.1": st.beta(0.1, 0.1), "beta 0.01": st.beta(0.01, 3), "beta 30": st.beta(30, 2),
+    "arcsine": st.beta(0.5, 0.5), "beta 0.1": st.beta(0.1, 0.1), "beta 0.01": st.beta(0.01, 3),
+    "beta 30": st.beta(30, 2),
     "gamma 0.01": st.gamma(0.01), "gamma 0.5": st.gamma(0.5), "gamma 1e4": st.gamma(1e4), "exponential": st.expon,
     "weibull 0.3": st.weibull_min(0.3), "weibull 10": st.weibull_min(10), "pareto 1.1": st.pareto(1.1),
     "pareto 0.2": st.pareto(0.2), "pareto 1.01": st.pareto(1.01), "lomax": st.lomax(1.5), "lognormal": st.lognorm(1),
@@ -27,8 +28,10 @@ BANK = {
     "truncated tail": st.truncnorm(5, 7), "triangle": st.triang(0.3), "power 0.1": st.powerlaw(0.1),
     "gpd bounded": st.genpareto(-0.5), "gpd heavy": st.genpareto(2), "gev": st.genextreme(-0.4),
     "exponential power": st.gennorm(0.3), "nearly uniform": st.gennorm(20), "skew normal": st.skewnorm(10),
-    "semicircle": st.semicircular, "rayleigh": st.rayleigh, "nakagami 0.1": st.nakagami(0.1), "trapezoid": st.trapezoid(0.2, 0.4),
-    "log-laplace": st.loglaplace(1.5), "folded cauchy": st.foldcauchy(2), "hyperbolic secant": st.hypsecant, "moyal": st.moyal,
+    "semicircle": st.semicircular, "rayleigh": st.rayleigh, "nakagami 0.1": st.nakagami(0.1),
+    "trapezoid": st.trapezoid(0.2, 0.4),
+    "log-laplace": st.loglaplace(1.5), "folded cauchy": st.foldcauchy(2), "hyperbolic secant": st.hypsecant,
+    "moyal": st.moyal,
 }  # fmt: skip
 SCALES = [(0.0, 1.0), (0.0, 2.0**-27), (0.0, 2.0**27), (2.0**20, 2.0**-4), (-3.0, 2.0)]
 """Locations and scales; powers of two, so that the standardised draw carries no rounding of its own."""
@@ -122,7 +125,6 @@ def test_mixtures_whose_modes_have_knots(means, log_scales):
     assert abs(float(found.values[1]) - np.mean(means)) <= float(found.error[1]) + 1e-9
 
 
-
 def staircase(seed):
     """A density on (0, 1) with ten jumps at places unknown to the integrator."""
     draw = np.random.default_rng(seed)
@@ -137,7 +139,7 @@ def staircase(seed):
 
 
 def dishonest_on_stairs():
-    found = [integrate(staircase(seed), lower=0.0, upper=1.0, knots=[0.3, 0.7], rtol=1e-4) for seed in range(40)]
+    found = [integrate(staircase(seed), lower=0.0, upper=1.0, knots=[0.3, 0.7], rtol=1e-4) for seed in range(60)]
     return [f"{f.total} +- {f.total_error}" for f in found if not abs(f.total - 1) <= f.total_error]
 
 
@@ -147,12 +149,14 @@ def test_jumps_at_unknown_places_are_within_the_error():
 
 def mutant_error(monkeypatch):
     honest = module._quadpack_error
-    monkeypatch.setattr(module, "_quadpack_error", lambda d, s: honest(d, s) / 100)
+    monkeypatch.setattr(module, "_quadpack_error", lambda *differences: honest(*differences) / 100)
 
 
 def mutant_no_tails(monkeypatch):
     monkeypatch.setattr(
-        module, "_beyond", lambda evaluate, segment, shift, dtype, sizes: (torch.zeros_like(sizes), torch.zeros_like(sizes))
+        module,
+        "_beyond",
+        lambda evaluate, segment, shift, dtype, sizes: (torch.zeros_like(sizes), torch.zeros_like(sizes)),
     )
 
 
@@ -193,7 +197,8 @@ def test_float32_noise_is_part_of_the_error_and_ends_the_refinement():
 
     found = integrate(log_p, [surprisal], knots=[-2, 0, 2], dtype=torch.float32)
     assert abs(found.total - 1) <= found.total_error < 1e-5
-    assert found.converged and found.points < 20_000
+    assert found.converged
+    assert found.points < 20_000
 
 
 def test_undeclared_noise_does_not_exhaust_the_budget():
@@ -221,13 +226,18 @@ def test_divergence_of_the_total_is_noticed():
 
 
 def test_nan_is_an_infinite_error():
-    found = integrate(lambda x: torch.where((x[:, 0] - 0.3).abs() < 0.1, math.nan, -(x[:, 0] ** 2)), knots=[-1.0, 0.0, 1.0])
-    assert not found.converged and math.isinf(found.total_error)
+    found = integrate(
+        lambda x: torch.where((x[:, 0] - 0.3).abs() < 0.1, math.nan, -(x[:, 0] ** 2)), knots=[-1.0, 0.0, 1.0]
+    )
+    assert not found.converged
+    assert math.isinf(found.total_error)
 
 
 def test_a_density_that_is_nowhere_is_not_found():
     found = integrate(lambda x: torch.full_like(x[:, 0], -math.inf))
-    assert not found.converged and math.isinf(found.total_error) and found.message
+    assert not found.converged
+    assert math.isinf(found.total_error)
+    assert found.message
 
 
 def test_a_normal_density_takes_milliseconds():

@@ -1,0 +1,97 @@
+"""The laws of the support: planted defects are found, near misses and correct models pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.adapters import adapt
+from harness.checks import CHECKS
+from harness.checks import support as laws
+from harness.effort import EFFORTS
+from harness.evidence import Record, Verdict
+from harness.mutants import mutated, support
+from harness.mutants.planted import Lattice, Normal
+from harness.plan import plan, select
+from harness.run import Settings, examine
+
+IDS = [check.id for check in laws.CHECKS]
+
+
+def examined(model: object, *ids: str, seed: int = 0, alpha: float = 1e-6) -> dict[str, Record]:
+    adapted = adapt(model)
+    planned = plan(adapted, select(CHECKS, ids), alpha)
+    return {record.check: record for record in examine(adapted, planned, Settings(EFFORTS["quick"], seed))}
+
+
+@pytest.mark.parametrize("mutant", support.MUTANTS, ids=lambda mutant: f"{mutant.name}-{mutant.check}")
+def test_each_planted_defect_is_found(mutant):
+    model = mutated(adapt(mutant.base()), mutant.change, mutant.name)
+    assert examined(model, mutant.check)[mutant.check].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("near", support.NEAR_MISSES, ids=lambda near: f"{near.name}-{near.check}")
+def test_each_near_miss_passes(near):
+    model = mutated(adapt(near.base()), near.change, near.name)
+    assert examined(model, near.check)[near.check].verdict is Verdict.PASS
+
+
+def test_each_law_has_a_mutant_and_a_near_miss():
+    assert {mutant.check for mutant in support.MUTANTS} == {near.check for near in support.NEAR_MISSES} == set(IDS)
+
+
+def correct() -> dict[str, object]:
+    distributions = torch.distributions
+    half = torch.tensor(0.5)
+    return {
+        "normal": Normal(3, 1.0),
+        "lattice": Lattice(2),
+        "uniform": distributions.Uniform(torch.tensor([0.0, 1e3]), torch.tensor([1.0, 2e3])),
+        "singular": distributions.Beta(half, half),
+        "gamma": distributions.Gamma(torch.tensor(2.0), torch.tensor(1.0)),
+        "simplex": distributions.Dirichlet(torch.tensor([0.5, 1.0, 2.0])),
+        "coin": distributions.Bernoulli(torch.tensor(0.01)),
+        "constant": distributions.Bernoulli(torch.tensor(1.0)),
+        "impossible face": distributions.Categorical(torch.tensor([0.5, 0.5, 0.0])),
+        "one hot": distributions.OneHotCategorical(torch.tensor([0.2, 0.5, 0.3])),
+        "poisson": distributions.Poisson(torch.tensor(3.0)),
+        "geometric": distributions.Geometric(torch.tensor(0.2)),
+        "many pixels": distributions.Bernoulli(torch.full((50,), 0.3)),
+    }
+
+
+@pytest.mark.parametrize("name", list(correct()))
+def test_correct_models_pass_or_say_why_not(name):
+    """10 runs at alpha = 0.05 fail 4 times or more with probability 0.001 if the guarantee were only just kept."""
+    failed = 0
+    for seed in range(10):
+        records = examined(correct()[name], *IDS, seed=seed, alpha=0.05).values()
+        failed += any(record.verdict not in (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.SKIP) for record in records)
+        assert all(record.message for record in records)
+    assert failed < 4
+
+
+def test_a_value_whose_mass_is_half_a_percent_and_that_is_never_drawn_is_found():
+    table = torch.distributions.Categorical(torch.tensor([0.5, 0.3, 0.195, 0.005]))
+
+    def change(model):
+        return {"sample": lambda n, *, generator: model.sample(n, generator=generator).clamp(max=2)}
+
+    record = examined(mutated(adapt(table), change), "support.every_value_drawn")["support.every_value_drawn"]
+    assert record.verdict is Verdict.FAIL
+
+
+def test_too_many_values_is_a_skip_that_says_how_many():
+    record = examined(Lattice(50), "support.every_value_drawn")["support.every_value_drawn"]
+    assert record.verdict is Verdict.SKIP
+    assert "16384" in record.message
+
+
+def test_nan_densities_are_impossible_draws():
+    def change(model):
+        return {"log_prob": lambda x: torch.where(x[:, 0] > 1.5, torch.nan, model.log_prob(x))}
+
+    record = examined(mutated(adapt(Normal(2, 1.0)), change), "support.draws_are_possible")[
+        "support.draws_are_possible"
+    ]
+    assert record.verdict is Verdict.FAIL
