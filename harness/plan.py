@@ -35,10 +35,16 @@ def plan(model: Model, checks: Sequence[Check], alpha: float) -> tuple[Planned, 
             check,
             share,
             _blockers(check),
-            f"the model has no {' and no '.join(missing[check.id])}" if missing[check.id] else "",
+            _missing(model, missing[check.id]) if missing[check.id] else "",
         )
         for check in checks
     )
+
+
+def _missing(model: Model, names: Sequence[str]) -> str:
+    """Which capabilities are not there, and why not where a method of that name did not fit."""
+    reasons = "; ".join(model.unfit[name] for name in names if name in model.unfit)
+    return f"the model has no {' and no '.join(names)}" + (f": {reasons}" if reasons else "")
 
 
 def _blockers(check: Check) -> tuple[str, ...]:

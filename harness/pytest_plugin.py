@@ -218,7 +218,7 @@ class ConformanceItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[str, None, str]:
-        return "conformance", None, f"{self.check.examination.name}::{self.check.id}"
+        return "conformance", None, f"{self.check.examination.name}: {self.check.id}"  # heads a failure
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -124,10 +124,15 @@ class _Live:
             self.trouble = raised(error)
         self.seconds += time.perf_counter() - started
 
-    def evidence(self, subject: Subject) -> Evidence:
-        """What was seen until now."""
-        if self.trouble is not None:
-            return self.trouble
+    def judged(self, subject: Subject) -> Evidence:
+        """What was seen until now, after one more look."""
+        started = time.perf_counter()
+        evidence = self.trouble if self.trouble is not None else _caught(lambda: self._looked(subject))
+        self.seconds += time.perf_counter() - started
+        return evidence
+
+    def _looked(self, subject: Subject) -> Estimated:
+        self.path.append(self.statistic.look(CONFIDENCE))
         labels = self.check.labels(subject) if self.check.labels else []
         column = self.path[-1].column
         cells = getattr(self.statistic, "cells", tuple)()
@@ -157,10 +162,11 @@ def _sequential(subject: Subject, items: Sequence[Planned], table: _Table) -> It
     clock = time.perf_counter()
     n = index = 0
     for target in subject.effort.looks():
-        while n < target and live:
-            rows = min(target - n, chunk_rows(subject))
-            draws = Draws(subject, index, rows)
-            failure = _caught_draws(draws)
+        late = False
+        while n < target and live and not late:
+            rows = _rows(subject, target - n)
+            draws = Draws(subject, index, rows if isinstance(rows, int) else 0)
+            failure = rows if isinstance(rows, Raised) else _caught_draws(draws)
             if failure is not None:
                 yield from _stopped(live, failure, table)
                 return
@@ -168,15 +174,13 @@ def _sequential(subject: Subject, items: Sequence[Planned], table: _Table) -> It
                 if n < entry.limit:
                     table.report(entry.check.id, n)
                     entry.take(draws)
-            n, index = n + rows, index + 1
-        late = settings_spent(table.settings, clock)
+            n, index = n + draws.n, index + 1
+            late = _spent(table.settings, clock)
         live, decided = _settle(live, subject, table, n, last=late or target == subject.effort.draws)
         yield from decided
-        if late or not live:
-            break
 
 
-def settings_spent(settings: Settings, started: float) -> bool:
+def _spent(settings: Settings, started: float) -> bool:
     """Has the time for draws been used up?"""
     return settings.budget is not None and time.perf_counter() - started > settings.budget
 
@@ -198,6 +202,14 @@ def _started(item: Planned, subject: Subject) -> _Live | Evidence:
 def chunk_rows(subject: Subject) -> int:
     """Rows a chunk: constant memory whatever the size of an event."""
     return max(64, min(CHUNK_ROWS, CHUNK_NUMBERS // max(1, subject.profile.size)))
+
+
+def _rows(subject: Subject, wanted: int) -> int | Raised:
+    """Rows of the next chunk; the profile that they depend on may raise."""
+    try:
+        return min(wanted, chunk_rows(subject))
+    except Exception as error:
+        return raised(error)
 
 
 def _caught_draws(draws: Draws) -> Raised | None:
@@ -230,11 +242,7 @@ def _settle(
         if absent is not None:
             records.append(table.enter(entry.item, absent, entry.seconds))
             continue
-        started = time.perf_counter()
-        if entry.trouble is None:
-            entry.path.append(entry.statistic.look(CONFIDENCE))
-        evidence = entry.evidence(subject)
-        entry.seconds += time.perf_counter() - started
+        evidence = entry.judged(subject)
         undecided = judge(evidence, entry.item.alpha) is Verdict.INCONCLUSIVE
         if undecided and not last and n < entry.limit:
             staying.append(entry)

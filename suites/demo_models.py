@@ -52,7 +52,7 @@ scipy_distributions = {
     "scipy.skewnorm": partial(_scipy, "skewnorm", 3.0),
     "scipy.truncnorm": partial(_scipy, "truncnorm", -1.0, 2.0),
     "scipy.binom": partial(_scipy, "binom", 12, 0.3),
-    "scipy.zipf": partial(_scipy, "zipf", 3.5),
+    "scipy.nbinom": partial(_scipy, "nbinom", 5, 0.4),
     "scipy.Normal (new style)": partial(_scipy, "Normal", mu=-1.0, sigma=3.0),
 }
 

@@ -220,9 +220,10 @@ class Adversary:
         source = subject.generator("adversary")
         d = subject.profile.size
         place = {"dtype": torch.float32, "device": subject.model.device}
-        width = torch.rand(self.COSINES, generator=source, **place) * 2.0  # type: ignore[arg-type]
-        self.frequencies = torch.randn(d, self.COSINES, generator=source, **place) * width / d**0.5  # type: ignore[arg-type]
-        self.phases = torch.rand(self.COSINES, generator=source, **place) * 2 * torch.pi  # type: ignore[arg-type]
+        cosines = min(self.COSINES, 32 * d)
+        width = torch.rand(cosines, generator=source, **place) * 2.0  # type: ignore[arg-type]
+        self.frequencies = torch.randn(d, cosines, generator=source, **place) * width / d**0.5  # type: ignore[arg-type]
+        self.phases = torch.rand(cosines, generator=source, **place) * 2 * torch.pi  # type: ignore[arg-type]
         self.watched = torch.randperm(d, generator=source, device=subject.model.device)[: self.MARGINAL]
         self.n = 0
         self.difference = self.outer = self.centre = torch.zeros(())
@@ -262,15 +263,14 @@ class Adversary:
 
     def _witness(self, features: Tensor) -> Tensor:
         assert self.weights is not None
-        return torch.tanh((features.double() @ self.weights - self.offset) / self.scale) / 2
+        return torch.tanh(((features @ self.weights.float()).double() - self.offset) / self.scale) / 2
 
     def _learn(self, f: Tensor, h: Tensor, at_f: Tensor, at_h: Tensor) -> None:
         """Fisher's discriminant from running sums."""
-        both = torch.cat([f, h]).double()
-        self.n += len(both)
-        self.difference = self.difference + (f.double() * at_f[:, None]).sum(0) - (h.double() * at_h[:, None]).sum(0)
-        self.outer = self.outer + both.T @ both
-        self.centre = self.centre + both.sum(0)
+        self.n += 2 * len(f)
+        self.difference = self.difference + (at_f.float() @ f).double() - (at_h.float() @ h).double()
+        self.outer = self.outer + (f.T @ f).double() + (h.T @ h).double()
+        self.centre = self.centre + f.sum(0).double() + h.sum(0).double()
         mean = self.centre / self.n
         covariance = self.outer / self.n - mean[:, None] * mean
         ridge = torch.eye(len(mean), dtype=mean.dtype, device=mean.device) * (covariance.diagonal().mean() * RIDGE + 1e-9)

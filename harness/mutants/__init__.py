@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from harness.mutants import randomness, support, surface
+from harness.mutants import density, information, moments, randomness, support, surface
 from harness.mutants.mutant import Change, Mutant, NearMiss, mutated
 
-MUTANTS: tuple[Mutant, ...] = (*surface.MUTANTS, *randomness.MUTANTS, *support.MUTANTS)
-NEAR_MISSES: tuple[NearMiss, ...] = (*surface.NEAR_MISSES, *randomness.NEAR_MISSES, *support.NEAR_MISSES)
+MUTANTS: tuple[Mutant, ...] = (
+    *surface.MUTANTS,
+    *randomness.MUTANTS,
+    *support.MUTANTS,
+    *density.MUTANTS,
+    *moments.MUTANTS,
+    *information.MUTANTS,
+)
+NEAR_MISSES: tuple[NearMiss, ...] = (
+    *surface.NEAR_MISSES,
+    *randomness.NEAR_MISSES,
+    *support.NEAR_MISSES,
+    *density.NEAR_MISSES,
+    *moments.NEAR_MISSES,
+    *information.NEAR_MISSES,
+)
 
 __all__ = ["MUTANTS", "NEAR_MISSES", "Change", "Mutant", "NearMiss", "mutated"]

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import distributions as D
 
 from harness.adapters import adapt
 from harness.checks.density import CHECKS
@@ -20,6 +19,7 @@ from harness.scout import LostError, event_shape, points
 from harness.states import finite_states
 
 torch.set_num_threads(1)
+D = torch.distributions
 
 IDS = tuple(check.id for check in CHECKS)
 

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import distributions as D
 
 from harness.adapters import adapt
 from harness.checks.information import CHECKS
@@ -18,6 +17,7 @@ from harness.plan import plan
 from harness.run import Settings, examine
 
 torch.set_num_threads(1)
+D = torch.distributions
 
 BY_ID = {check.id: check for check in CHECKS}
 

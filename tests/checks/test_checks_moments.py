@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import distributions as D
 
 from harness.adapters import adapt
 from harness.checks.moments import CHECKS, moments_of
@@ -17,6 +16,7 @@ from harness.run import Settings, examine
 from harness.subject import Subject
 
 torch.set_num_threads(1)
+D = torch.distributions
 
 BY_ID = {check.id: check for check in CHECKS}
 
