@@ -13,7 +13,7 @@ from harness.effort import FALSE_ALARM_BUDGET, Effort, effort_named
 from harness.evidence import Record, Verdict
 from harness.model import Model
 from harness.plan import Planned, plan, select
-from harness.reproduce import Origin, with_reproducer
+from harness.reproduce import Origin, described, with_reproducer
 from harness.run import Settings, examine, with_precision
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def check_model(
     settings = Settings(effort_named(effort), seed, budget)
     planned = plan(adapted, select(CHECKS, only), alpha)
     kept = str(dtype).removeprefix("torch.") if dtype is not None else ""
-    records = examine_model(adapted, planned, settings, Origin(thing=repr(model), device=device, dtype=kept))
+    records = examine_model(adapted, planned, settings, Origin(thing=described(model), device=device, dtype=kept))
     return Report.of(
         records, settings, alpha=alpha, expected_failures=expected_failures or {}, device=device, dtype=kept
     )

@@ -111,11 +111,8 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._control.close()
-        try:
-            self._server.wait(5)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
+        self._server.kill()  # it may still be importing; wardens, which have something to clean up, are not harmed
+        self._server.wait()
 
     def run(
         self, requests: Sequence[Request], hear: Hear, end: Callable[[int, Ending], None] = lambda index, ending: None

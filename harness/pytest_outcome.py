@@ -81,13 +81,13 @@ class Examination:
         from harness.checks import CHECKS
         from harness.examine import examine_model
         from harness.plan import select
-        from harness.reproduce import Origin, threads_of_a_run
+        from harness.reproduce import Origin, described, threads_of_a_run
         from harness.run import Settings
 
         model = self.adapted(thing)
         needed = {check.id for check in select(CHECKS, ids)}  # with those that could block them
         planned = [item for item in self.plan(model) if item.check.id in needed]
-        origin = Origin(self.spec, repr(thing), self.device, str(self.dtype or "").removeprefix("torch."))
+        origin = Origin(self.spec, described(thing), self.device, str(self.dtype or "").removeprefix("torch."))
         found: dict[str, Record] = {}
         with threads_of_a_run():
             try:

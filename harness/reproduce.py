@@ -43,12 +43,20 @@ does not take it below."""
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from, as far as that can be written down: its SPEC, or the repr of an object."""
+    """Where a model came from, as far as that can be written down: its SPEC, or a description of an object."""
 
     spec: str = ""
     thing: str = ""
     device: str = "cpu"
     dtype: str = ""
+
+
+def described(thing: object) -> str:
+    """The object's repr in one short line; its type where it has none that works."""
+    try:
+        return textwrap.shorten(repr(thing), 80, placeholder=" ...")
+    except Exception:  # the author's own __repr__
+        return f"a {type(thing).__name__}"
 
 
 # ------------------------------------------------------------------------------------------- what a script calls
@@ -267,7 +275,7 @@ def _script(record: Record, origin: Origin, seed: int, effort: Effort, n: int) -
         *(["from harness import Effort"] if isinstance(_short(effort), Effort) else []),
         f"from harness.reproduce import {names}",
         "",
-        f"model = model_from({origin.spec!r})" if origin.spec else f"model = ...  # your model: {_line(origin.thing)}",
+        f"model = model_from({origin.spec!r})" if origin.spec else f"model = ...  # your model: {origin.thing}",
         f"record = rerun(model, {record.check!r}, {_keywords(options)})",
         'print(f"{record.verdict}: {record.message}")',
         'sys.exit(1 if record.verdict in ("FAIL", "ERROR") else 0)',
@@ -296,7 +304,3 @@ def _short(effort: Effort) -> str | Effort:
 
 def _keywords(options: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
-
-
-def _line(text: str) -> str:
-    return textwrap.shorten(text, 80, placeholder=" ...")

@@ -17,7 +17,7 @@ from harness.evidence import Estimated, Record, Verdict
 from harness.examine import examine_model
 from harness.mutants.planted import PLANTED
 from harness.plan import plan, select
-from harness.reproduce import Origin, model_from, rerun
+from harness.reproduce import Origin, described, model_from, rerun
 from harness.run import Settings
 
 ALPHA = FALSE_ALARM_BUDGET / 10
@@ -180,3 +180,12 @@ def test_rerun_of_a_model_that_raises_is_an_error():
     record = rerun(Raises(), "sample.well_formed", effort="quick", alpha=ALPHA)
     assert record.verdict is Verdict.ERROR
     assert "no weights" in record.message
+
+
+def test_a_repr_that_raises_does_no_harm():
+    class Shy:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    assert described(Shy()) == "a Shy"
+    assert "\n" not in described("a\nb")

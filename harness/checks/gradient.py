@@ -54,9 +54,9 @@ class _Free:
     """log p in float64 as a function of free numbers u (n, k)."""
 
     def __init__(self, subject: Subject, probe: Tensor):
-        self.model = subject.model if subject.model.cast is None else subject.model.cast(torch.float64)
         self.transform, self.shape = subject.profile.chart.transform, torch.Size(subject.pilot.shape[1:])
         try:
+            self.model = subject.model if subject.model.cast is None else subject.model.cast(torch.float64)
             dtype = self(probe).dtype
         except Exception as refusal:
             raise NotApplicable(f"log_prob takes no float64: {' '.join(str(refusal).split())[:120]}") from None

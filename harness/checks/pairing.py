@@ -28,8 +28,9 @@ def keys(x: Tensor) -> Tensor:
     if flat.is_floating_point():
         flat = (flat + 0.0).to(torch.float64).view(torch.int64)  # -0.0 becomes 0.0
     flat = flat.to(torch.int64)
-    flat = (flat ^ (flat >> 29)) * _ODD
-    flat = flat ^ (flat >> 32)
+    # The shifts are arithmetic: without the masks -1 would be folded onto 0, and -k onto k - 1.
+    flat = (flat ^ ((flat >> 29) & (2**35 - 1))) * _ODD
+    flat = flat ^ ((flat >> 32) & (2**32 - 1))
     weights = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=torch.Generator().manual_seed(1)) * 2 + 1
     return (flat * weights.to(flat.device)).sum(1)
 

@@ -138,7 +138,7 @@ class _Rare:
     needs=("sample", "log_prob"),
     blocked_by=("support.draws_are_possible",),
     start=lambda subject: BinomialCount(_rare(subject).mass, uncertainty=_mass_rounding(subject)),
-    tolerance=0.08,
+    tolerance=0.2,
     unit="probability",
 )
 def every_value_is_drawn(draws: Draws) -> Tensor:

@@ -76,7 +76,7 @@ def test_correct_models_pass_or_say_why_not(name, dtype):
 
 
 class CancellingDensity:
-    """log N(x; m, 1) through x^2 - 2xm + m^2: about 0.1 nat of rounding in float32 at m = 1000, and it differs by batch."""
+    """log N(x; m, 1) through x^2 - 2xm + m^2: 0.1 nat of rounding in float32 at m = 1000, which differs by batch."""
 
     event_shape = (1,)
 
