@@ -54,7 +54,7 @@ class Subject:
             return points(self.model, self.seed, self.effort.pilot)
         few = self.sample(64, "pilot", "shape")
         size = max(1, few[0].numel())
-        return self.sample(max(self.effort.pilot, min(128 * size, 2**22 // size, 2**15)), "pilot")
+        return self.sample(max(self.effort.pilot, min(256 * size, 2**22 // size, 2**15)), "pilot")
 
     @cached_property
     def profile(self) -> Profile:

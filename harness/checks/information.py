@@ -224,7 +224,7 @@ def cdf(subject: Subject) -> Exact:
 
 @exact("information.cdf_is_monotone", needs=("cdf",), unit="probability")
 def cdf_is_monotone(subject: Subject) -> Exact:
-    """x <= y implies cdf(x) <= cdf(y), and 0 <= cdf <= 1, with cdf = 0 below and 1 above all pilot draws' reach.
+    """x <= y implies cdf(x) <= cdf(y), and 0 <= cdf <= 1.
 
     Over sorted pilot draws; a step down is allowed the rounding of the cdf's own dtype.
     """
@@ -308,6 +308,7 @@ def kl(subject: Subject) -> Exact:
 
     By enumeration or quadrature. It is infinite where q leaves out a part of p; swapping p and q changes it.
     """
+    oracle_of(subject)  # before a second model is built for nothing
     other = _sibling(subject)
     mass = mass_of(other)
     if not abs(mass.total - 1) <= mass.total_error + rounding(other):
@@ -376,6 +377,7 @@ def _log_ratio(p: Subject, q: Subject, x: Tensor) -> Tensor:
     start=_start_kl,
     labels=lambda subject: ["KL(p, q)", "KL(q, p)"],
     tolerance=PER_PROBABILITY,
+    share=0.25,
     asymptotic=True,
     unit="nats, or sd of log p - log q where that is larger",
     source=KULLBACK,
