@@ -17,7 +17,7 @@ from torch.distributions import Transform, biject_to
 from torch.distributions.constraints import Constraint
 
 HEAVY = 12.0
-"""Ratio of the 99.9 % to the 75 % quantile, from the median, above which a tail is compressed (Gaussian 4.6, t_3 13)."""
+"""Ratio of 99.9 % to 75 % quantile, from the median, above which a tail is compressed (Gaussian 4.6, t_3 13)."""
 
 
 @dataclass(frozen=True)

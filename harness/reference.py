@@ -71,7 +71,7 @@ class Reference:
 
 
 def all_codes(profile: Profile, z: Tensor) -> tuple[Tensor, Tensor]:
-    """For each discrete coordinate of z (n, d): position of the value in its alphabet, and whether it is in it; (n, m)."""
+    """Positions of the discrete coordinates of z (n, d) in their alphabets, and whether they are in them; (n, m)."""
     chart, letters = profile.chart, _letters(profile)
     values = z[:, chart.discrete] * chart.scale[chart.discrete] + chart.location[chart.discrete]
     gap = letters.diff(dim=1).amin(1).clamp(max=1.0) / 4 if letters.shape[1] > 1 else torch.ones_like(letters[:, 0]) / 4
@@ -112,7 +112,7 @@ def fit_reference(profile: Profile, seed: int) -> Reference:
     z = z[z.isfinite().all(1)]
     half = len(z) // 2
     source = generator(seed, "reference", device=z.device)
-    scores = []
+    scores: list[tuple[float, int]] = []
     for k in COMPONENTS:
         if k > 1 and half < 20 * k:
             break
@@ -170,7 +170,9 @@ def _tables(profile: Profile, z: Tensor, share: Tensor) -> Tensor:
     m, values = letters.shape
     position, known = all_codes(profile, z)
     index = (position + values * torch.arange(m, device=z.device)).flatten()
-    counts = torch.stack([torch.bincount(index, (share[:, k, None] * known).flatten(), m * values) for k in range(share.shape[1])], 1)
+    counts = torch.stack(
+        [torch.bincount(index, (share[:, k, None] * known).flatten(), m * values) for k in range(share.shape[1])], 1
+    )
     possible = (letters < 1e12).reshape(m, values, 1)
     return _smoothed(counts.reshape(m, values, -1), possible).log()
 
@@ -187,7 +189,7 @@ def _factor(centred: Tensor, share: Tensor, weight: float) -> Tensor:
 
 
 def _smoothed(counts: Tensor, possible: Tensor) -> Tensor:
-    """Counts (m, values, k) to probabilities: half a draw more for each value that was seen, and a little for the others.
+    """Counts (m, values, k) to probabilities: half a draw more for each value seen, and a little for the others.
 
     All discrete coordinates together propose a value that was never seen in one event out of ten.
     """

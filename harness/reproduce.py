@@ -32,8 +32,7 @@ from harness.model import Model
 from harness.plan import Planned, select
 from harness.run import Settings, check_named, chunk_rows, raised
 from harness.statistics.accumulator import Accumulator
-from harness.statistics.bernstein import BoundedMean, Sums
-from harness.statistics.categorical import CategoricalCounts
+from harness.statistics.bernstein import Sums
 from harness.subject import Subject
 
 ROOM = 0.1
@@ -124,7 +123,7 @@ def _evidence(check: Check, subject: Subject, alpha: float, n: int | None) -> Ev
     statistic = _started(check, subject, alpha)
     for chunk in _chunks(check, subject, limit):
         statistic.update(chunk.first(limit - chunk.done))  # type: ignore[arg-type]
-    look, where, columns = _strongest(statistic, check, subject)
+    look, where, columns = _strongest(statistic, check, subject, limit)
     tolerance = check.tolerance * subject.effort.tolerance
     return Estimated((look,), tolerance, CONFIDENCE, check.unit, where, columns, check.asymptotic)
 
@@ -169,23 +168,12 @@ def _chunks(check: StatisticalCheck, subject: Subject, limit: int) -> Iterator[_
             n, index = n + rows, index + 1
 
 
-def _strongest(statistic: Accumulator, check: StatisticalCheck, subject: Subject) -> tuple[Look, str, int]:
-    """The look at the quantity with the strongest evidence against it, its name, and how many there are."""
-    look = statistic.look(CONFIDENCE)
+def _strongest(statistic: Accumulator, check: StatisticalCheck, subject: Subject, n: int) -> tuple[Look, str, int]:
+    """The look after n draws at the quantity with the strongest evidence, its name, and how many there are."""
+    look = getattr(statistic, "suspect", statistic.look)(CONFIDENCE)
     names = check.labels(subject) if check.labels else []
-    column, estimate, low, high = look.column, look.estimate, look.low, look.high
-    if isinstance(statistic, BoundedMean) and statistic.n:
-        column = int(statistic.log_e().amax(1).argmax())
-        estimate = float(statistic.total[column]) / statistic.n
-    elif isinstance(statistic, CategoricalCounts) and statistic.n:
-        lows, highs = statistic.interval(1 - CONFIDENCE)
-        column = int((torch.maximum(lows, -highs) / (highs - lows)).argmax())
-        estimate = float(statistic.counts[column] / statistic.n - statistic.masses[column])
-    if column != look.column:
-        lows, highs = statistic.interval(1 - CONFIDENCE)  # type: ignore[attr-defined]
-        low, high = float(lows[column]), float(highs[column])
-    where = names[column] if column < len(names) else ""
-    return Look(look.n, estimate, low, high, look.log_e, column), where, max(1, len(names))
+    where = names[look.column] if look.column < len(names) else ""
+    return replace(look, n=n), where, max(1, len(names))
 
 
 # ------------------------------------------------------------------------------------------- the fewest draws

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ import torch
 from harness.checks.law import Check, ExactCheck, NotApplicable, StatisticalCheck
 from harness.draws import Draws
 from harness.effort import CONFIDENCE, Effort
-from harness.evidence import Absent, Estimated, Evidence, Look, Raised, Record, Verdict
+from harness.evidence import Absent, Cell, Estimated, Evidence, Look, Raised, Record, Verdict
 from harness.judge import explain, judge
 from harness.model import Model
 from harness.plan import Planned
@@ -110,6 +111,7 @@ class _Live:
     statistic: Accumulator
     limit: int
     path: list[Look] = field(default_factory=list)
+    draws: int = 0
     seconds: float = 0.0
     trouble: Evidence | None = None
 
@@ -122,6 +124,7 @@ class _Live:
             self.trouble = Absent(str(reason))
         except Exception as error:
             self.trouble = raised(error)
+        self.draws += draws.n
         self.seconds += time.perf_counter() - started
 
     def judged(self, subject: Subject) -> Evidence:
@@ -132,10 +135,13 @@ class _Live:
         return evidence
 
     def _looked(self, subject: Subject) -> Estimated:
-        self.path.append(self.statistic.look(CONFIDENCE))
+        look = self.statistic.look(CONFIDENCE)
+        if not look.log_e < -math.log(self.item.alpha):  # a FAIL is about the quantity that gives the evidence
+            look = getattr(self.statistic, "suspect", self.statistic.look)(CONFIDENCE)
+        self.path.append(replace(look, n=self.draws))
         labels = self.check.labels(subject) if self.check.labels else []
         column = self.path[-1].column
-        cells = getattr(self.statistic, "cells", tuple)()
+        cells: tuple[Cell, ...] = getattr(self.statistic, "cells", tuple)()
         return Estimated(
             path=tuple(self.path),
             tolerance=self.check.tolerance * subject.effort.tolerance,
@@ -195,7 +201,7 @@ def _started(item: Planned, subject: Subject) -> _Live | Evidence:
     except Exception as error:
         return raised(error)
     if hasattr(statistic, "threshold"):
-        statistic.threshold = -torch.log(torch.tensor(item.alpha, dtype=torch.float64)).item()
+        statistic.threshold = -math.log(item.alpha)
     return _Live(item, check, statistic, max(1, int(check.share * subject.effort.draws)))
 
 

@@ -221,7 +221,9 @@ def seeds_for(case: Case, seeds: int) -> int:
 Progress = Callable[[int, int, Row], None]
 
 
-def measure(only: Iterable[str] = (), seeds: int = 100, workers: int = 1, progress: Progress | None = None) -> list[Row]:
+def measure(
+    only: Iterable[str] = (), seeds: int = 100, workers: int = 1, progress: Progress | None = None
+) -> list[Row]:
     """Run the cases; rows in the order of `cases`, the same for any number of workers."""
     chosen = selected(only)
     rows = []

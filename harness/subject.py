@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Subject:
-    """What checks are given. Everything is a function of (model, seed, effort), so a check alone sees what a run saw."""
+    """What checks are given: all of it a function of (model, seed, effort), so a check alone sees what a run saw."""
 
     def __init__(self, model: Model, effort: Effort, seed: int):
         self.model, self.effort, self.seed = model, effort, seed

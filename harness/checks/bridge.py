@@ -22,7 +22,6 @@ from harness.statistics.accumulator import Accumulator
 from harness.statistics.bernstein import BoundedMean, Sums
 from harness.subject import Subject
 
-
 LEAST_OVERLAP = 0.1
 
 
@@ -94,7 +93,7 @@ def bridge_mass(draws: Draws) -> Tensor:
     "sampler.bridge",
     needs=("sample", "log_prob"),
     blocked_by=("density.bridge_mass",),
-    start=_bridged(3.0),
+    start=_bridged(6.0),
     labels=features.labels,
     unit="probability",
     source="Meng & Wong 1996, https://www3.stat.sinica.edu.tw/statistica/j6n4/j6n43/j6n43.htm",
@@ -106,8 +105,10 @@ def bridge(draws: Draws) -> Sums:
     radius and log-density. With q fitted to pilot draws the weights are near 1, and the sides differ by E g under
     the sampler minus E g under the density.
 
-    Each draw, and each proposal, counts as an observation of its own, centred at the pilot mean c of g: the
-    supermartingale of `statistics.bernstein` holds for squares about any centre that is fixed beforehand.
+    Each draw, and each proposal, counts as an observation of its own, twice its number so that their mean is the
+    difference; squares are about the pilot mean c of g. With U, V the centred observations of a pair, E U = a and
+    E V = -b, (1 + l a)(1 - l b) <= (1 + l (a - b) / 2)^2, so `statistics.bernstein` holds as for 2n observations of
+    mean (a - b) / 2.
     """
     subject, proposals = draws.subject, draws.proposals
     at_draws, at_proposals = bridge_weights(draws)
@@ -115,7 +116,7 @@ def bridge(draws: Draws) -> Sums:
     sum_y, square_y = features.weighted_sums(subject, proposals.z, proposals.log_p, at_proposals)
     centre = subject.once("centres of columns", lambda: _pilot_means(subject))
     squares = square_x + square_y - 2 * centre * (sum_x + sum_y) + 2 * draws.n * centre.square()
-    return Sums(draws.n, sum_x - sum_y, squares.clamp(min=0))
+    return Sums(2 * draws.n, 2 * (sum_x - sum_y), 4 * squares.clamp(min=0))
 
 
 def _pilot_means(subject: Subject) -> Tensor:
@@ -219,12 +220,12 @@ class Adversary:
     def __init__(self, subject: Subject):
         source = subject.generator("adversary")
         d = subject.profile.size
-        place = {"dtype": torch.float32, "device": subject.model.device}
+        device = subject.model.device
         cosines = min(self.COSINES, 32 * d)
-        width = torch.rand(cosines, generator=source, **place) * 2.0  # type: ignore[arg-type]
-        self.frequencies = torch.randn(d, cosines, generator=source, **place) * width / d**0.5  # type: ignore[arg-type]
-        self.phases = torch.rand(cosines, generator=source, **place) * 2 * torch.pi  # type: ignore[arg-type]
-        self.watched = torch.randperm(d, generator=source, device=subject.model.device)[: self.MARGINAL]
+        width = torch.rand(cosines, generator=source, device=device) * 2.0
+        self.frequencies = torch.randn(d, cosines, generator=source, device=device) * width / d**0.5
+        self.phases = torch.rand(cosines, generator=source, device=device) * 2 * torch.pi
+        self.watched = torch.randperm(d, generator=source, device=device)[: self.MARGINAL]
         self.n = 0
         self.difference = self.outer = self.centre = torch.zeros(())
         self.weights: Tensor | None = None
@@ -258,7 +259,13 @@ class Adversary:
         square = some.square()
         ratio = torch.tanh(log_ratio.nan_to_num(0.0, 1e3, -1e3).float() / 2)[:, None]
         return torch.cat(
-            [torch.tanh(some), square / (1 + square), torch.cos(z.clamp(-30, 30) @ self.frequencies + self.phases), ratio], 1
+            [
+                torch.tanh(some),
+                square / (1 + square),
+                torch.cos(z.clamp(-30, 30) @ self.frequencies + self.phases),
+                ratio,
+            ],
+            1,
         )
 
     def _witness(self, features: Tensor) -> Tensor:
@@ -273,7 +280,9 @@ class Adversary:
         self.centre = self.centre + f.sum(0).double() + h.sum(0).double()
         mean = self.centre / self.n
         covariance = self.outer / self.n - mean[:, None] * mean
-        ridge = torch.eye(len(mean), dtype=mean.dtype, device=mean.device) * (covariance.diagonal().mean() * RIDGE + 1e-9)
+        ridge = torch.eye(len(mean), dtype=mean.dtype, device=mean.device) * (
+            covariance.diagonal().mean() * RIDGE + 1e-9
+        )
         self.weights = torch.linalg.solve(covariance + ridge, self.difference / self.n)
         self.offset = mean @ self.weights
         self.scale = float((self.weights @ covariance @ self.weights).clamp(min=1e-30).sqrt())

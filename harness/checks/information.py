@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.checks.law import Check, NotApplicable, exact, statistical
+from harness.checks.moments import PER_PROBABILITY
 from harness.checks.oracle import Oracle, compared, mass_of, oracle_of, rounding, roundoff, typical_rounding
 from harness.draws import Draws, log_density
 from harness.evidence import Exact
@@ -21,9 +22,6 @@ LEVELS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 PLACES = 24
 """Number of places at which a distribution function is compared."""
-
-PER_PROBABILITY = 2.5
-"""Standard deviations of a mean per unit of probability, at a Gaussian."""
 
 DITHER = 0.02
 """Nats of independent noise that are added to differences of logarithms, so that their rounding has no say."""
@@ -362,12 +360,11 @@ def _both_ways(subject: Subject, other: Subject) -> tuple[float, float, float]:
     forth, back = _scalar(subject, "kl", other.model), _scalar(other, "kl", subject.model)
     if not (math.isfinite(forth) and math.isfinite(back)):
         raise NotApplicable("a stated divergence is not finite, so that draws have no average to compare with it")
-    spreads = [float(_log_ratio(a, b, a.pilot).std()) for a, b in ((subject, other), (other, subject))]
+    spreads = [
+        float((log_density(a, a.pilot) - log_density(b, a.pilot)).std())
+        for a, b in ((subject, other), (other, subject))
+    ]
     return forth, back, max(1.0, *(s for s in spreads if math.isfinite(s)), 1.0)
-
-
-def _log_ratio(p: Subject, q: Subject, x: Tensor) -> Tensor:
-    return log_density(p, x) - log_density(q, x)
 
 
 @statistical(
@@ -389,8 +386,8 @@ def kl_of_draws(draws: Draws) -> Tensor:
     forth, back, scale = subject.once("stated kl", lambda: _both_ways(subject, other))
     theirs = other.sample(draws.n, "kl", draws.index)
     noise = _dither(draws, "kl")
-    here = _log_ratio(subject, other, draws.x) - forth
-    there = _log_ratio(other, subject, theirs) - back
+    here = draws.log_p - log_density(other, draws.x) - forth
+    there = log_density(other, theirs) - log_density(subject, theirs) - back
     return torch.stack([here + noise, there + noise], 1) / scale
 
 

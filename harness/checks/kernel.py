@@ -47,7 +47,9 @@ def _exchange(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
 def _generator(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
     """(n, k): Barker's acceptance times f(x') - f(x)."""
     new, accept = _barker(subject, z, source)
-    return accept.float()[:, None] * (features.coordinate_columns(subject, new) - features.coordinate_columns(subject, z))
+    return accept.float()[:, None] * (
+        features.coordinate_columns(subject, new) - features.coordinate_columns(subject, z)
+    )
 
 
 Differences = Callable[[Subject, Tensor, torch.Generator], Tensor]
@@ -102,8 +104,8 @@ def _numbers(draws: Draws, name: str, differences: Differences) -> Tensor:
 def exchangeable(draws: Draws) -> Tensor:
     r"""E[f(x') - f(x)] = 0 when x' follows x by a kernel that is reversible with respect to the density.
 
-    Then (x, x') and (x', x) have the same law. The kernel is one Hamiltonian trajectory where the density has a gradient,
-    else a few Metropolis steps; f runs over location, scale, tails and values of each coordinate.
+    Then (x, x') and (x', x) have the same law. The kernel is one Hamiltonian trajectory where the density has a
+    gradient, else a few Metropolis steps; f runs over location, scale, tails and values of each coordinate.
     """
     return _numbers(draws, "exchange", _exchange)
 

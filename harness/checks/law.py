@@ -20,7 +20,7 @@ from harness.statistics.bernstein import BoundedMean, Sums
 from harness.subject import Subject
 
 
-class NotApplicable(Exception):
+class NotApplicable(Exception):  # noqa: N818  # it is not an error
     """Raised by a law that has nothing to say about this subject; its message is the reason of the SKIP."""
 
 

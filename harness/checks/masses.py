@@ -124,16 +124,31 @@ class RegionCounts(CategoricalCounts):
         return log_mean_exp(torch.tensor([super().log_e(), log_mean_exp(unions)]))
 
     def look(self, confidence: float) -> Look:
-        if self.n == 0:
-            return Look(0, 0.0, -1.0, 1.0, 0.0)
+        low, high = self._reach(confidence)
+        return self._look_at(int(torch.argmax(torch.maximum(-low, high))), low, high)
+
+    def suspect(self, confidence: float) -> Look:
+        """The look at the region whose interval is furthest from 0 for its width."""
+        low, high = self._reach(confidence)
+        return self._look_at(int(torch.argmax(torch.maximum(low, -high) / (high - low))), low, high)
+
+    def _reach(self, confidence: float) -> tuple[Tensor, Tensor]:
+        """Intervals for share less mass, cells first and then unions."""
         masses = torch.cat([self.masses, self.union_masses])
-        counts = torch.cat([self.counts, self.counts.cumsum(0)[:-1]])
+        if self.n == 0:
+            return -torch.ones_like(masses), torch.ones_like(masses)
         doubt = torch.cat([self.uncertainty, self.union_uncertainty])
-        low, high = binomial.interval(counts, self.n, masses, math.log(len(masses) / (1 - confidence)))
-        low, high = low - masses - doubt, high - masses + doubt
-        widest = int(torch.argmax(torch.maximum(-low, high)))
-        estimate = float(counts[widest] / self.n - masses[widest])
-        return Look(self.n, estimate, float(low[widest]), float(high[widest]), self.log_e(), widest)
+        level = math.log(len(masses) / (1 - confidence))
+        low, high = binomial.interval(self._all_counts(), self.n, masses, level)
+        return low - masses - doubt, high - masses + doubt
+
+    def _look_at(self, region: int, low: Tensor, high: Tensor) -> Look:
+        mass = torch.cat([self.masses, self.union_masses])[region]
+        estimate = float(self._all_counts()[region] / max(self.n, 1) - mass)
+        return Look(self.n, estimate, float(low[region]), float(high[region]), self.log_e(), region)
+
+    def _all_counts(self) -> Tensor:
+        return torch.cat([self.counts, self.counts.cumsum(0)[:-1]])
 
     def cells(self) -> tuple[Cell, ...]:
         return tuple(replace(cell, label=label) for cell, label in zip(super().cells(), self.labels, strict=True))
@@ -157,8 +172,9 @@ def region_labels(subject: Subject) -> list[str]:
 def region_masses(draws: Draws) -> Tensor:
     r"""P(x in A) under the sampler is the integral of p over A, for every region A of a partition.
 
-    Masses come from quadrature between pilot quantiles in one dimension, from enumeration for a small discrete support,
-    and their numerical error widens the null hypothesis. A value that should be drawn and never is shows as an empty cell.
+    Masses come from quadrature between pilot quantiles in one dimension, from enumeration for a small discrete
+    support, and their numerical error widens the null hypothesis. A value that should be drawn and never is shows as
+    an empty cell.
     """
     return partition(draws.subject).index(draws)
 

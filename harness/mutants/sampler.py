@@ -65,30 +65,108 @@ def _poisson() -> object:
 
 
 MUTANTS: tuple[Mutant, ...] = (
-    Mutant("die.never_three", "a value of probability 0.1 never drawn", "sampler.region_masses", _die, _on_event(_never_three)),
+    Mutant(
+        "die.never_three",
+        "a value of probability 0.1 never drawn",
+        "sampler.region_masses",
+        _die,
+        _on_event(_never_three),
+    ),
     Mutant("normal.shifted", "mean + 0.05 sd", "sampler.region_masses", _normal, _shifted_by(0.05)),
     Mutant("normal.shifted_pit", "mean + 0.05 sd", "sampler.pit_uniform", _normal, _shifted_by(0.05)),
     Mutant("poisson.shifted", "one more than it should be", "sampler.region_masses", _poisson, _shifted_by(1.0)),
     Mutant("density.off", "log-density - 0.05", "density.bridge_mass", lambda: Normal(10, 1.0), _CHANGE["density_off"]),
-    Mutant("log_det.sign", "log-determinant with the wrong sign", "density.bridge_mass", lambda: Affine(10, 1.0), _CHANGE["log_det_sign"]),
-    Mutant("mode.missing", "a mode of weight 3 % never drawn", "density.bridge_mass", lambda: TwoModes(10, 1.0), _CHANGE["mode_missing"]),
-    Mutant("scale.widened", "sd of one coordinate x 1.05", "sampler.bridge", lambda: Normal(10, 1.0), _CHANGE["scale_widened"]),
+    Mutant(
+        "log_det.sign",
+        "log-determinant with the wrong sign",
+        "density.bridge_mass",
+        lambda: Affine(10, 1.0),
+        _CHANGE["log_det_sign"],
+    ),
+    Mutant(
+        "mode.missing",
+        "a mode of weight 3 % never drawn",
+        "density.bridge_mass",
+        lambda: TwoModes(10, 1.0),
+        _CHANGE["mode_missing"],
+    ),
+    Mutant(
+        "scale.widened",
+        "sd of one coordinate x 1.05",
+        "sampler.bridge",
+        lambda: Normal(10, 1.0),
+        _CHANGE["scale_widened"],
+    ),
     Mutant("mass.moved", "1 % of the mass at 5 sd", "sampler.bridge", lambda: Lattice(10), _CHANGE["mass_moved"]),
-    Mutant("correlation.ignored", "correlation 0.1 of one pair not drawn", "sampler.bridge_pairs", lambda: Normal(10, 1.0, rho=0.1), _CHANGE["correlation_ignored"]),
-    Mutant("mean.shifted_everywhere", "mean + 0.01 sd in each of 50 coordinates", "sampler.adversary", lambda: Normal(50, 1.0), _on_event(_everywhere)),
+    Mutant(
+        "correlation.ignored",
+        "correlation 0.1 of one pair not drawn",
+        "sampler.bridge_pairs",
+        lambda: Normal(10, 1.0, rho=0.1),
+        _CHANGE["correlation_ignored"],
+    ),
+    Mutant(
+        "mean.shifted_everywhere",
+        "mean + 0.01 sd in each of 50 coordinates",
+        "sampler.adversary",
+        lambda: Normal(50, 1.0),
+        _on_event(_everywhere),
+    ),
     Mutant("scale.widened_stein", "sd x 1.1", "sampler.stein", _normal, _scaled_by(1.1)),
     Mutant("scale.widened_exchange", "sd x 1.2", "sampler.exchangeable", _normal, _scaled_by(1.2)),
-    Mutant("lattice.shifted_exchange", "one more than it should be", "sampler.exchangeable", lambda: Lattice(2), _shifted_by(1.0)),
-)  # fmt: skip
+    Mutant(
+        "lattice.shifted_exchange",
+        "one more than it should be",
+        "sampler.exchangeable",
+        lambda: Lattice(2),
+        _shifted_by(1.0),
+    ),
+)
 
 NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("die.backwards", "the batch returned in reverse", "sampler.region_masses", _die, _on_event(_backwards)),
-    NearMiss("normal.one_ulp", "draws one unit in the last place up", "sampler.region_masses", _normal, _on_event(_one_ulp)),
-    NearMiss("normal.one_ulp_pit", "draws one unit in the last place up", "sampler.pit_uniform", _normal, _on_event(_one_ulp)),
-    NearMiss("density.rounded", "log-density off by 1e-6 either way", "density.bridge_mass", lambda: Normal(10, 1.0), _noisy_density),
-    NearMiss("density.rounded_bridge", "log-density off by 1e-6 either way", "sampler.bridge", lambda: TwoModes(10, 1.0), _noisy_density),
-    NearMiss("pairs.backwards", "the batch returned in reverse", "sampler.bridge_pairs", lambda: Normal(10, 1.0, rho=0.9), _on_event(_backwards)),
-    NearMiss("adversary.backwards", "the batch returned in reverse", "sampler.adversary", lambda: TwoModes(10, 1e3), _on_event(_backwards)),
-    NearMiss("normal.one_ulp_stein", "draws one unit in the last place up", "sampler.stein", _normal, _on_event(_one_ulp)),
-    NearMiss("lattice.backwards", "the batch returned in reverse", "sampler.exchangeable", lambda: Lattice(2, rho=0.1), _on_event(_backwards)),
-)  # fmt: skip
+    NearMiss(
+        "normal.one_ulp", "draws one unit in the last place up", "sampler.region_masses", _normal, _on_event(_one_ulp)
+    ),
+    NearMiss(
+        "normal.one_ulp_pit", "draws one unit in the last place up", "sampler.pit_uniform", _normal, _on_event(_one_ulp)
+    ),
+    NearMiss(
+        "density.rounded",
+        "log-density off by 1e-6 either way",
+        "density.bridge_mass",
+        lambda: Normal(10, 1.0),
+        _noisy_density,
+    ),
+    NearMiss(
+        "density.rounded_bridge",
+        "log-density off by 1e-6 either way",
+        "sampler.bridge",
+        lambda: TwoModes(10, 1.0),
+        _noisy_density,
+    ),
+    NearMiss(
+        "pairs.backwards",
+        "the batch returned in reverse",
+        "sampler.bridge_pairs",
+        lambda: Normal(10, 1.0, rho=0.9),
+        _on_event(_backwards),
+    ),
+    NearMiss(
+        "adversary.backwards",
+        "the batch returned in reverse",
+        "sampler.adversary",
+        lambda: TwoModes(10, 1e3),
+        _on_event(_backwards),
+    ),
+    NearMiss(
+        "normal.one_ulp_stein", "draws one unit in the last place up", "sampler.stein", _normal, _on_event(_one_ulp)
+    ),
+    NearMiss(
+        "lattice.backwards",
+        "the batch returned in reverse",
+        "sampler.exchangeable",
+        lambda: Lattice(2, rho=0.1),
+        _on_event(_backwards),
+    ),
+)

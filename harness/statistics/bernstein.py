@@ -99,9 +99,16 @@ class BoundedMean:
         if self.n == 0:
             return Look(0, 0.0, self.low, self.high, 0.0)
         low, high = self.interval(1 - confidence)
-        widest = int(torch.argmax(torch.maximum(-low, high)))
-        estimate = float(self.total[widest]) / self.n
-        return Look(self.n, estimate, float(low[widest]), float(high[widest]), log_mean_exp(self.log_e()), widest)
+        return self._look_at(int(torch.argmax(torch.maximum(-low, high))), confidence)
+
+    def suspect(self, confidence: float) -> Look:
+        """The look at the column with the strongest evidence against it, which need not be bounded worst."""
+        return self._look_at(int(self.log_e().amax(1).argmax()), confidence)
+
+    def _look_at(self, column: int, confidence: float) -> Look:
+        low, high = self.interval(1 - confidence)
+        estimate = float(self.total[column]) / self.n
+        return Look(self.n, estimate, float(low[column]), float(high[column]), log_mean_exp(self.log_e()), column)
 
 
 def _log_mixture(total: Tensor, squares: Tensor, floor: float) -> Tensor:

@@ -35,7 +35,9 @@ class Binned:
     who: str
     one_dimension: Callable[[Tensor, Tensor], float]  # draws (n,), densities (n,)
     several_dimensions: Callable[[Tensor, Tensor], float]  # draws (n, d), densities (n,)
-    multinomial: Callable[[Tensor, Tensor, int | None], float]  # masses (k,), counts (k,), all draws if cells are missing
+    multinomial: Callable[
+        [Tensor, Tensor, int | None], float
+    ]  # masses (k,), counts (k,), all draws if cells are missing
 
 
 def binned() -> Binned:

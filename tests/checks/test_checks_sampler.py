@@ -86,7 +86,9 @@ def test_correct_models_pass_at_any_dimension_and_scale(size, scale):
     assert outcome["density.bridge_mass"] is outcome["sampler.bridge"] is outcome["sampler.adversary"] is Verdict.PASS
 
 
-@pytest.mark.parametrize("planted", [p for p in PLANTED if p.name in ("mean_shifted", "scale_widened", "tails_cut")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "planted", [p for p in PLANTED if p.name in ("mean_shifted", "scale_widened", "tails_cut")], ids=lambda p: p.name
+)
 def test_small_defects_of_one_coordinate_in_ten_are_found(planted):
     records = verdicts(planted.broken("continuous", 10, 1e3), ["sampler", "density.bridge_mass"])
     assert any(record.verdict is Verdict.FAIL for record in records.values())
@@ -94,5 +96,8 @@ def test_small_defects_of_one_coordinate_in_ten_are_found(planted):
 
 def test_a_check_alone_repeats_what_it_saw_in_the_run():
     model = adapt(Normal(3, 1.0, rho=0.2))
-    together, alone = verdicts(model, LAWS)["sampler.bridge_pairs"], verdicts(model, ["sampler.bridge_pairs"])["sampler.bridge_pairs"]
+    together, alone = (
+        verdicts(model, LAWS)["sampler.bridge_pairs"],
+        verdicts(model, ["sampler.bridge_pairs"])["sampler.bridge_pairs"],
+    )
     assert together.evidence.path == alone.evidence.path
