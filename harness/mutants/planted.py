@@ -115,6 +115,12 @@ class Lattice:
             total = total - each[:, 1] + torch.log(same + (1 - self.rho) * each[:, 1].exp())
         return total.masked_fill(~possible, -torch.inf)
 
+    def mean(self) -> Tensor:
+        return (self.table * torch.arange(21)).sum().expand(self.d)
+
+    def variance(self) -> Tensor:
+        return (self.table * (torch.arange(21) - 10.0) ** 2).sum().expand(self.d)
+
     def entropy(self) -> Tensor:
         one = -(self.table * self.table.log()).sum()
         pair = self.rho * torch.diag(self.table) + (1 - self.rho) * self.table[:, None] * self.table
