@@ -67,6 +67,7 @@ class Case:
     effort: str
     alpha: float = FALSE_ALARM_BUDGET
     erratum: str = ""
+    law: str = ""  # the check that a mutant or a near miss is made for
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def cases() -> Iterator[Case]:
                         if planted.correct(kind, d, scale) is not None:
                             yield Case("planted", planted.name, kind, d, scale, effort)
     for mutant in MUTANTS:
-        yield Case("mutant", mutant.name, "", 0, 0.0, "standard", erratum=mutant.erratum)
+        yield Case("mutant", mutant.name, "", 0, 0.0, "standard", erratum=mutant.erratum, law=mutant.check)
     for near in NEAR_MISSES:
-        yield Case("near miss", near.name, "", 0, 0.0, "standard")
+        yield Case("near miss", near.name, "", 0, 0.0, "standard", law=near.check)
     for name in CORRECT:
         for effort, alpha in (("quick", FALSE_ALARM_BUDGET), ("quick", CALIBRATION_BUDGET)):
             yield Case("correct", "none", name, 0, 0.0, effort, alpha)
@@ -126,12 +127,12 @@ def run_case(case: Case, seed: int) -> Outcome:
             assert model is not None
             return _first_failure(model, case, seed, ())
         case "mutant":
-            mutant = next(m for m in MUTANTS if m.name == case.mutant)
+            mutant = next(m for m in MUTANTS if (m.name, m.check) == (case.mutant, case.law))
             return _first_failure(
                 mutated(adapt(mutant.base()), mutant.change, mutant.name), case, seed, (mutant.check,), mutant.check
             )
         case "near miss":
-            near = next(m for m in NEAR_MISSES if m.name == case.mutant)
+            near = next(m for m in NEAR_MISSES if (m.name, m.check) == (case.mutant, case.law))
             return _first_failure(
                 mutated(adapt(near.base()), near.change, near.name), case, seed, (near.check,), near.check
             )
@@ -167,7 +168,7 @@ def row_of(case: Case, outcomes: Sequence[Outcome]) -> Row:
         dimension=case.dimension,
         scale=case.scale,
         effort=case.effort,
-        check=names.most_common(1)[0][0] if names else "",
+        check=names.most_common(1)[0][0] if names else case.law,
         seeds=len(outcomes),
         found=0 if wolf else len(hits),
         draws_median=statistics.median(outcome.draws for outcome in hits) if hits else None,
@@ -182,16 +183,16 @@ def _defect(case: Case) -> str:
         if case.group == "planted" and planted.name == case.mutant:
             return planted.defect
     for mutant in MUTANTS:
-        if case.group == "mutant" and mutant.name == case.mutant:
+        if case.group == "mutant" and (mutant.name, mutant.check) == (case.mutant, case.law):
             return mutant.defect
     for near in NEAR_MISSES:
-        if case.group == "near miss" and near.name == case.mutant:
+        if case.group == "near miss" and (near.name, near.check) == (case.mutant, case.law):
             return near.change_made
     return ""
 
 
 def selected(only: Iterable[str]) -> list[Case]:
-    """Cases whose group, mutant, model, effort or check's family contains one of the words; all without words.
+    """Cases whose group, mutant, model or check is one of the words; all without words.
 
     Raises ValueError for a word that selects nothing.
     """
@@ -206,7 +207,7 @@ def selected(only: Iterable[str]) -> list[Case]:
 
 
 def _matches(case: Case, word: str) -> bool:
-    return word in (case.group, case.mutant, case.model, case.effort, f"{case.mutant}@{case.effort}")
+    return word in (case.group, case.mutant, case.model, case.law)
 
 
 def _names(everything: Sequence[Case]) -> str:
@@ -214,8 +215,17 @@ def _names(everything: Sequence[Case]) -> str:
 
 
 def seeds_for(case: Case, seeds: int) -> int:
-    """Near misses and mutants of one check are nearly deterministic, and get a tenth of the seeds."""
-    return max(1, seeds // 10) if case.group in ("mutant", "near miss") else seeds
+    """All seeds for correct models, and for planted defects at scale 1 and standard effort; fewer elsewhere.
+
+    Other scales repeat what scale 1 says, long events cost much, and mutants of one check are nearly deterministic.
+    """
+    if case.group in ("mutant", "near miss"):
+        return max(1, seeds // 20)
+    if case.group == "planted" and (case.scale != 1 or case.effort != "standard"):
+        return max(1, seeds // (10 if case.dimension >= 50 else 5))
+    return (
+        max(1, seeds // 4) if case.group == "planted" and case.dimension >= 50 and case.model == "discrete" else seeds
+    )
 
 
 Progress = Callable[[int, int, Row], None]

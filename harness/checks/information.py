@@ -380,7 +380,10 @@ def _both_ways(subject: Subject, other: Subject) -> tuple[float, float, float]:
     source=KULLBACK,
 )
 def kl_of_draws(draws: Draws) -> Tensor:
-    """E_p[log p - log q] = KL(p, q), and the same with p and q swapped, for a second model q of the same kind."""
+    """E_p[log p - log q] = KL(p, q), and the same with p and q swapped, for a second model q of the same kind.
+
+    The definition, read as a mean over draws, where an exact sum or integral is out of reach.
+    """
     subject = draws.subject
     other = _sibling(subject)
     forth, back, scale = subject.once("stated kl", lambda: _both_ways(subject, other))

@@ -266,7 +266,10 @@ def _names(subject: Subject, name: str) -> list[str]:
     source="Waudby-Smith et al. 2024, https://arxiv.org/abs/2103.06476",
 )
 def mean_of_draws(draws: Draws) -> Tensor:
-    """E (x - mean()) / sd = 0 over draws, for every coordinate of which a finite mean (and variance) is stated."""
+    """E (x - mean()) / sd = 0 over draws, for every coordinate of which a finite mean (and variance) is stated.
+
+    By the central-limit theorem, hence asymptotic: a FAIL is confirmed on fresh draws, and heavy tails stay undecided.
+    """
     known, mean = draws.subject.once("stated mean", lambda: _columns(draws.subject, "mean"))
     sd = _pilot_sd(draws.subject).to(known.device)
     return (_flat(draws)[:, known] - mean) / sd[known]

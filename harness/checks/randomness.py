@@ -74,7 +74,10 @@ def sample_leaves_global_generator_alone(subject: Subject) -> Exact:
     "sample.finite", needs=("sample",), start=lambda subject: BinomialCount(0.0), unit="probability", tolerance=0.01
 )
 def sample_is_finite(draws: Draws) -> Tensor:
-    """P(x is NaN or infinite) = 0."""
+    """P(x is NaN or infinite) = 0.
+
+    A draw is an event; neither has a place among the real numbers. Seen as an overflow, a logarithm of 0 or 0 / 0.
+    """
     if not draws.x.is_floating_point():
         return torch.zeros(draws.n)
     return (~draws.x.reshape(draws.n, -1).isfinite().all(1)).float()

@@ -35,7 +35,10 @@ def _never(subject: Subject) -> Accumulator:
     unit="probability",
 )
 def draws_are_possible(draws: Draws) -> Tensor:
-    """P(log p(x) is -inf or NaN) = 0 for x from the sampler: nothing impossible is drawn."""
+    """P(log p(x) is -inf or NaN) = 0 for x from the sampler: nothing impossible is drawn.
+
+    The set where p is 0 has probability 0 under p, so that one draw in it is enough to reject.
+    """
     return (~(draws.log_p > -torch.inf)).float()
 
 

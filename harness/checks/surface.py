@@ -86,7 +86,10 @@ def sample_takes_any_batch_size(subject: Subject) -> Exact:
 
 @exact("log_prob.any_batch_size", needs=("log_prob",))
 def log_prob_takes_any_batch_size(subject: Subject) -> Exact:
-    """log_prob of [n, *event] has shape [n], with one dtype, for n = 0, 1, 2 and 257."""
+    """log_prob of [n, *event] has shape [n], with one dtype, for n = 0, 1, 2 and 257.
+
+    Filters and data loaders leave batches of one event, or of none; a squeezed axis or a mean over nothing shows there.
+    """
     x = subject.pilot
     dtype = subject.model.log_prob(x[:7]).dtype
     problems = []

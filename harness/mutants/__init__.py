@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.mutants import density, information, moments, randomness, support, surface
+from harness.mutants import density, information, moments, randomness, sampler, support, surface
 from harness.mutants.mutant import Change, Mutant, NearMiss, mutated
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -12,6 +12,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *density.MUTANTS,
     *moments.MUTANTS,
     *information.MUTANTS,
+    *sampler.MUTANTS,
 )
 NEAR_MISSES: tuple[NearMiss, ...] = (
     *surface.NEAR_MISSES,
@@ -20,6 +21,7 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     *density.NEAR_MISSES,
     *moments.NEAR_MISSES,
     *information.NEAR_MISSES,
+    *sampler.NEAR_MISSES,
 )
 
 __all__ = ["MUTANTS", "NEAR_MISSES", "Change", "Mutant", "NearMiss", "mutated"]
