@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 from torch.distributions.constraints import Constraint
@@ -22,28 +23,28 @@ HEAVY = 12.0
 
 @dataclass(frozen=True)
 class Chart:
-    """z = squash((u - location) / scale), where u is the flattened (and unconstrained) event; k coordinates."""
+    """z = squash((u - location) / scale), where u is the flattened (and unconstrained) event; d coordinates."""
 
     event_shape: tuple[int, ...]
     dtype: torch.dtype
     transform: Transform | None
-    location: Tensor  # (k,)
-    scale: Tensor  # (k,)
-    heavy: Tensor  # (k,) bool
-    discrete: Tensor  # (k,) bool
+    location: Float64[Tensor, " d"]
+    scale: Float64[Tensor, " d"]
+    heavy: Bool[Tensor, " d"]
+    discrete: Bool[Tensor, " d"]
 
     @property
     def size(self) -> int:
-        """Number k of coordinates."""
+        """Number d of coordinates."""
         return len(self.location)
 
-    def coordinates(self, x: Tensor) -> Tensor:
-        """Events (n, *event) to coordinates (n, k), in float64."""
+    def coordinates(self, x: Shaped[Tensor, " n *event"]) -> Float64[Tensor, "n d"]:
+        """Events to coordinates, in float64."""
         t = (unconstrained(x, self.transform) - self.location) / self.scale
         return torch.where(self.heavy, torch.asinh(t), t) if self._squashes else t
 
-    def events(self, z: Tensor) -> Tensor:
-        """Coordinates (n, k) to events (n, *event), in the model's dtype."""
+    def events(self, z: Float64[Tensor, "n d"]) -> Shaped[Tensor, " n *event"]:
+        """Coordinates to events, in the model's dtype."""
         u = self._stretched(z) * self.scale + self.location
         if self.transform is not None:
             return self.transform(u.reshape(len(u), *self._free_shape())).to(self.dtype)
@@ -51,8 +52,8 @@ class Chart:
             u = torch.where(self.discrete, u.round(decimals=9), u)
         return u.reshape(len(u), *self.event_shape).to(self.dtype)
 
-    def log_volume(self, z: Tensor) -> Tensor:
-        """log |dx/dz| over the continuous coordinates; (n,)."""
+    def log_volume(self, z: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """log |dx/dz| over the continuous coordinates."""
         volume = torch.where(self.discrete, 0.0, torch.log(self.scale)).sum().expand(len(z))
         if self._squashes:
             volume = volume + torch.where(self.heavy, _log_cosh(z), 0.0).sum(1)
@@ -60,6 +61,21 @@ class Chart:
             return volume
         u = (self._stretched(z) * self.scale + self.location).reshape(len(z), *self._free_shape())
         return volume + self.transform.log_abs_det_jacobian(u, self.transform(u)).reshape(len(z), -1).sum(1)
+
+    def faithful(self, z: Float64[Tensor, "n k"], x: Shaped[Tensor, "n *event"]) -> Bool[Tensor, " n"]:
+        """Are the coordinates of x those that it was made of? Not where the dtype underflows, saturates or is coarse."""
+        if self._fine:
+            return torch.ones(len(z), dtype=torch.bool, device=z.device)
+        gap = torch.where(self.discrete, 0.0, (self.coordinates(x) - z).abs())
+        return (gap < 0.25).all(1)
+
+    @cached_property
+    def _fine(self) -> bool:
+        """Is the dtype so fine, without a transform, that rounding an event hardly moves its coordinates?"""
+        if self.transform is not None or not self.dtype.is_floating_point:
+            return self.transform is None
+        spacing = torch.finfo(self.dtype).eps * (self.location.abs() + 30 * self.scale) / self.scale
+        return not self._squashes and bool((self.discrete | (spacing < 0.01)).all())
 
     @cached_property
     def _squashes(self) -> bool:
@@ -73,8 +89,8 @@ class Chart:
         return tuple(self.transform.inverse_shape(torch.Size(self.event_shape)))
 
 
-def unconstrained(x: Tensor, transform: Transform | None) -> Tensor:
-    """Events (n, *event) to free numbers (n, k) in float64."""
+def unconstrained(x: Shaped[Tensor, " n *event"], transform: Transform | None) -> Float64[Tensor, "n d"]:
+    """Events to free numbers, in float64."""
     x = x.to(torch.float64)
     return (transform.inv(x) if transform is not None else x).reshape(len(x), -1)
 
@@ -96,8 +112,8 @@ def transform_for(support: Constraint | None) -> Transform | None:
     return transform
 
 
-def fit_chart(x: Tensor, support: Constraint | None, discrete: Tensor) -> Chart:
-    """The chart that standardises the pilot draws x (n, *event)."""
+def fit_chart(x: Shaped[Tensor, " n *event"], support: Constraint | None, discrete: Bool[Tensor, " d"]) -> Chart:
+    """The chart that standardises the pilot draws x."""
     transform = None if bool(discrete.any()) else transform_for(support)
     u = unconstrained(x, transform)
     if transform is not None:

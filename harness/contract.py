@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
 CONTRACT_VERSION = "1.0"
@@ -22,7 +23,7 @@ CONTRACT_VERSION = "1.0"
 class Sampler(Protocol):
     """Draws: independent, identically distributed, a function of the generator's state alone."""
 
-    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator) -> Shaped[Tensor, " n *event"]:
         """A tensor [n, *event], on the generator's device; the global generator is neither used nor reseeded."""
 
 
@@ -30,7 +31,7 @@ class Sampler(Protocol):
 class Density(Protocol):
     """A normalised log-density or log-mass function."""
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Shaped[Tensor, " n *event"]) -> Float[Tensor, " n"]:
         """A tensor [n] for x of shape [n, *event]; -inf outside the support; each row depends on its own event only."""
 
 
@@ -38,7 +39,7 @@ class Density(Protocol):
 class HasMean(Protocol):
     """The expectation of an event."""
 
-    def mean(self) -> Tensor:
+    def mean(self) -> Num[Tensor, "*event"]:
         """E[x], a tensor [*event]."""
 
 
@@ -46,7 +47,7 @@ class HasMean(Protocol):
 class HasVariance(Protocol):
     """The variance of each coordinate."""
 
-    def variance(self) -> Tensor:
+    def variance(self) -> Num[Tensor, "*event"]:
         """E[(x - E x)^2], elementwise, a tensor [*event]."""
 
 
@@ -54,7 +55,7 @@ class HasVariance(Protocol):
 class HasCovariance(Protocol):
     """The covariance of the flattened event."""
 
-    def covariance(self) -> Tensor:
+    def covariance(self) -> Num[Tensor, "d d"]:
         """E[(x - E x)(x - E x)^T], a tensor [d, d], where d is the number of elements of an event."""
 
 
@@ -62,7 +63,7 @@ class HasCovariance(Protocol):
 class HasEntropy(Protocol):
     """Shannon or differential entropy."""
 
-    def entropy(self) -> Tensor:
+    def entropy(self) -> Float[Tensor, ""]:
         """-E[log p(x)] in nats, a scalar; a differential entropy can be negative."""
 
 
@@ -70,7 +71,7 @@ class HasEntropy(Protocol):
 class HasCdf(Protocol):
     """The distribution function of a scalar event."""
 
-    def cdf(self, x: Tensor) -> Tensor:
+    def cdf(self, x: Shaped[Tensor, " n *event"]) -> Float[Tensor, " n"]:
         """P(X <= x), a tensor [n] for x of shape [n, *event], where the event has one element."""
 
 
@@ -78,7 +79,7 @@ class HasCdf(Protocol):
 class HasIcdf(Protocol):
     """The quantile function of a scalar event."""
 
-    def icdf(self, u: Tensor) -> Tensor:
+    def icdf(self, u: Float[Tensor, " n"]) -> Shaped[Tensor, " n *event"]:
         """The smallest x with P(X <= x) >= u, a tensor [n, *event] for u of shape [n] in (0, 1)."""
 
 
@@ -86,7 +87,7 @@ class HasIcdf(Protocol):
 class HasKL(Protocol):
     """Kullback-Leibler divergence to another model of the same kind."""
 
-    def kl(self, other: Any) -> Tensor:
+    def kl(self, other: Any) -> Float[Tensor, ""]:
         """E[log p(x) - log q(x)] under p in nats, a scalar; 0 if and only if the two laws are equal."""
 
 
@@ -94,7 +95,7 @@ class HasKL(Protocol):
 class Fit(Protocol):
     """Estimation by maximum likelihood."""
 
-    def fit(self, x: Tensor) -> Any:
+    def fit(self, x: Shaped[Tensor, " n *event"]) -> Any:
         """The model of this kind under which the draws x [n, *event] are most likely: itself or a new one."""
 
 

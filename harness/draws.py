@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from harness.subject import Subject
@@ -28,23 +29,23 @@ class Draws:
         return self._known[name]
 
     @cached_property
-    def x(self) -> Tensor:
-        """Events (n, *event) from the model's sampler."""
+    def x(self) -> Shaped[Tensor, " n *event"]:
+        """Events from the model's sampler."""
         return self.subject.sample(self.n, "draws", self.index)
 
     @cached_property
-    def z(self) -> Tensor:
-        """Standardised coordinates (n, d) of the events."""
+    def z(self) -> Float64[Tensor, "n d"]:
+        """Standardised coordinates of the events."""
         return self.subject.profile.chart.coordinates(self.x)
 
     @cached_property
-    def log_p(self) -> Tensor:
-        """The model's log-density at its own draws; (n,)."""
+    def log_p(self) -> Float64[Tensor, " n"]:
+        """The model's log-density at its own draws."""
         return log_density(self.subject, self.x)
 
     @cached_property
-    def log_q(self) -> Tensor:
-        """The reference's log-density at the model's draws; (n,)."""
+    def log_q(self) -> Float64[Tensor, " n"]:
+        """The reference's log-density at the model's draws."""
         return self.subject.reference.log_density(self.z)
 
     @cached_property
@@ -59,10 +60,12 @@ class Proposals:
     def __init__(self, subject: Subject, index: int, n: int):
         source = subject.generator("proposals", index)
         self.x, self.z, self.log_q = subject.reference.sample(n, source)
-        self.log_p = log_density(subject, self.x)
+        # Coordinates for which the dtype has no event are left out of both sides of an identity.
+        faithful = subject.profile.chart.faithful(self.z, self.x)
+        self.log_p = torch.where(faithful, log_density(subject, self.x), -torch.inf)
 
 
-def log_density(subject: Subject, x: Tensor) -> Tensor:
-    """The model's log-density of events (n, *event), without a graph, in float64; (n,)."""
+def log_density(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Float64[Tensor, " n"]:
+    """The model's log-density of events, without a graph, in float64."""
     with torch.no_grad():
         return subject.model.log_prob(x).to(torch.float64)

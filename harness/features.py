@@ -9,6 +9,7 @@ with the number of its columns.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from harness.draws import log_density
@@ -22,8 +23,8 @@ FEW = 4
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def coordinate_columns(subject: Subject, z: Tensor) -> Tensor:
-    """(n, k): the columns that look at one coordinate each."""
+def coordinate_columns(subject: Subject, z: Float64[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    """The columns that look at one coordinate each."""
     profile = subject.profile
     parts = [_shapes(z[:, ~profile.chart.discrete]).flatten(1)]
     for j in _discrete(profile):
@@ -49,11 +50,10 @@ def labels(subject: Subject) -> list[str]:
     return coordinate_labels(subject) + whole
 
 
-def weighted_sums(subject: Subject, z: Tensor, log_p: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over rows of w g and of (w g)^2 for every column g, each (k,), without a row's columns ever being stored.
-
-    z is (n, d), log_p and the weights are (n,).
-    """
+def weighted_sums(
+    subject: Subject, z: Float64[Tensor, "n d"], log_p: Float64[Tensor, " n"], weight: Float[Tensor, " n"]
+) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
+    """Sums over rows of w g and of (w g)^2 for every column g, without a row's columns ever being stored."""
     profile = subject.profile
     w = weight.float()
     dense = _shapes(z[:, ~profile.chart.discrete]).flatten(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from harness.draws import log_density
@@ -21,20 +22,24 @@ STEPS = 4
 
 @dataclass(frozen=True)
 class Moved:
-    """New coordinates (n, d), and log q(z | z') - log q(z' | z) of the proposal (n,)."""
+    """New coordinates, and log q(z | z') - log q(z' | z) of the proposal."""
 
-    z: Tensor
-    log_ratio: Tensor
+    z: Float64[Tensor, "n d"]
+    log_ratio: Float64[Tensor, " n"]
 
 
-def log_target(subject: Subject, z: Tensor) -> Tensor:
-    """log p(x(z)) |dx/dz|; (n,). NaN counts as impossible, so that such moves are refused."""
+def log_target(subject: Subject, z: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+    """log p(x(z)) |dx/dz|; -inf where it is not a number, or where the dtype has no event for z.
+
+    Moves to such places, and from them, are refused, which keeps a kernel reversible.
+    """
     chart = subject.profile.chart
-    value = log_density(subject, chart.events(z)) + chart.log_volume(z)
-    return value.nan_to_num(-torch.inf, posinf=torch.inf)
+    x = chart.events(z)
+    value = log_density(subject, x) + chart.log_volume(z)
+    return torch.where(value.isfinite() & chart.faithful(z, x), value, -torch.inf)
 
 
-def propose(subject: Subject, z: Tensor, source: torch.Generator) -> Moved:
+def propose(subject: Subject, z: Float64[Tensor, "n d"], source: torch.Generator) -> Moved:
     """One proposal a row: a random block of the continuous coordinates walks, a few discrete ones change."""
     discrete = subject.profile.chart.discrete
     if bool(discrete.all()):
@@ -43,27 +48,31 @@ def propose(subject: Subject, z: Tensor, source: torch.Generator) -> Moved:
     return _change(subject, walked, source) if bool(discrete.any()) else Moved(walked, torch.zeros_like(z[:, 0]))
 
 
-def metropolis(subject: Subject, z: Tensor, log_p: Tensor, source: torch.Generator) -> Tensor:
-    """Coordinates after STEPS Metropolis-Hastings steps from z (n, d), of which the target is log_p (n,)."""
+def metropolis(
+    subject: Subject, z: Float64[Tensor, "n d"], log_p: Float64[Tensor, " n"], source: torch.Generator
+) -> Float64[Tensor, "n d"]:
+    """Coordinates after STEPS Metropolis-Hastings steps from z, of which the target is log_p."""
     for _ in range(STEPS):
         moved = propose(subject, z, source)
         log_new = log_target(subject, moved.z)
         u = torch.rand(len(z), generator=source, dtype=torch.float64, device=z.device)
-        accept = u.log() < log_new - log_p + moved.log_ratio
+        accept = (u.log() < log_new - log_p + moved.log_ratio) & log_p.isfinite()
         z = torch.where(accept[:, None], moved.z, z)
         log_p = torch.where(accept, log_new, log_p)
     return z
 
 
-def hamiltonian(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
+def hamiltonian(subject: Subject, z: Float64[Tensor, "n d"], source: torch.Generator) -> Float64[Tensor, "n d"]:
     """Coordinates after one Hamiltonian trajectory and its Metropolis test."""
     new, energy = trajectory(subject, z, source, LEAPFROGS)
     u = torch.rand(len(z), generator=source, dtype=z.dtype, device=z.device)
     return torch.where((u.log() < energy)[:, None], new, z)
 
 
-def trajectory(subject: Subject, z: Tensor, source: torch.Generator, leapfrogs: int) -> tuple[Tensor, Tensor]:
-    """End of a Hamiltonian trajectory from z (n, d), and the log of its Metropolis ratio (n,); one step is Langevin's.
+def trajectory(
+    subject: Subject, z: Float64[Tensor, "n d"], source: torch.Generator, leapfrogs: int
+) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, " n"]]:
+    """End of a Hamiltonian trajectory from z, and the log of its Metropolis ratio; one step is Langevin's.
 
     Leapfrog preserves volume and is reversible, so accepting with a probability that depends on the ratio makes a
     reversible kernel (Duane et al. 1987; Neal 2011, https://arxiv.org/abs/1206.1901). Coordinates are whitened by the
@@ -82,11 +91,11 @@ def trajectory(subject: Subject, z: Tensor, source: torch.Generator, leapfrogs: 
         log_end, gradient = _gradient(subject, position, factor)
         velocity = velocity + step / 2 * gradient
     energy = log_end - log_start - (velocity.square() - momentum.square()).sum(1) / 2
-    return position @ factor.T, energy
+    return position @ factor.T, torch.where(log_start.isfinite() & log_end.isfinite(), energy, -torch.inf)
 
 
-def whitener(subject: Subject) -> Tensor:
-    """(c, c): Cholesky factor of the covariance of the continuous coordinates under the reference."""
+def whitener(subject: Subject) -> Float64[Tensor, "c c"]:
+    """Cholesky factor of the covariance of the continuous coordinates under the reference."""
 
     def work() -> Tensor:
         law: Reference = subject.reference
@@ -122,11 +131,13 @@ def _gradient(subject: Subject, position: Tensor, factor: Tensor) -> tuple[Tenso
     with torch.enable_grad():
         inner = position.detach().requires_grad_(True)
         z = inner @ factor.T
-        value = subject.model.log_prob(chart.events(z)).to(torch.float64) + chart.log_volume(z)
+        x = chart.events(z)
+        value = subject.model.log_prob(x).to(torch.float64) + chart.log_volume(z)
         finite = torch.where(value.isfinite(), value, torch.zeros_like(value))
         (gradient,) = torch.autograd.grad(finite.sum(), inner)
     gradient = gradient.nan_to_num(0.0, 0.0, 0.0).clamp(-1e3, 1e3)
-    return value.detach().nan_to_num(-torch.inf, posinf=torch.inf), gradient
+    usable = value.isfinite() & chart.faithful(z, x)
+    return torch.where(usable, value, -torch.inf).detach(), gradient
 
 
 def _walk(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:

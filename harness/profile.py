@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from harness.chart import Chart, fit_chart
@@ -19,8 +20,8 @@ class Profile:
     """Facts that checks rely on. They steer what is tested, never what is true: a wrong guess costs power only."""
 
     chart: Chart
-    pilot: Tensor  # (n, *event), not used again as evidence
-    alphabets: tuple[Tensor | None, ...]  # per coordinate: sorted values of a discrete one
+    pilot: Shaped[Tensor, " n *event"]  # not used again as evidence
+    alphabets: tuple[Float64[Tensor, " _values"] | None, ...]  # per coordinate: sorted values of a discrete one
 
     @property
     def size(self) -> int:
@@ -34,8 +35,8 @@ class Profile:
         return "discrete" if bool(discrete.all()) else "mixed" if bool(discrete.any()) else "continuous"
 
 
-def profile(model: Model, pilot: Tensor) -> Profile:
-    """The profile of a model from pilot draws (n, *event)."""
+def profile(model: Model, pilot: Shaped[Tensor, " n *event"]) -> Profile:
+    """The profile of a model from pilot draws."""
     discrete = discrete_coordinates(model, pilot)
     chart = fit_chart(pilot, model.support, discrete)
     flat = pilot.reshape(len(pilot), -1).to(torch.float64)
@@ -43,8 +44,8 @@ def profile(model: Model, pilot: Tensor) -> Profile:
     return Profile(chart, pilot, alphabets)
 
 
-def discrete_coordinates(model: Model, x: Tensor) -> Tensor:
-    """(d,) bool: which coordinates live on a lattice.
+def discrete_coordinates(model: Model, x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " d"]:
+    """Which coordinates live on a lattice.
 
     A declared support decides. Else a coordinate is discrete when its dtype is, when all its values are integers that
     the dtype could have told from fractions, or when it takes few values and the density vanishes beside them.

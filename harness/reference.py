@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float64, Int, Shaped
 from torch import Tensor
 
 from harness.profile import Profile
@@ -25,13 +26,15 @@ class Reference:
     """The fitted law, over the coordinates of a chart: k components, c continuous and m discrete coordinates."""
 
     profile: Profile
-    log_weight: Tensor  # (k,)
-    mean: Tensor  # (k, c)
-    factor: Tensor  # (k, c, c) Cholesky
-    table: Tensor  # (m, values, k) log-probabilities; -inf where an alphabet is shorter than the longest
+    log_weight: Float64[Tensor, " k"]
+    mean: Float64[Tensor, "k c"]
+    factor: Float64[Tensor, "k c c"]  # Cholesky
+    table: Float64[Tensor, "m values k"]  # log-probabilities; -inf where an alphabet is shorter than the longest
 
-    def sample(self, n: int, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Events (n, *event), their coordinates (n, d) and log-densities (n,) with respect to the events' measure."""
+    def sample(
+        self, n: int, source: torch.Generator
+    ) -> tuple[Shaped[Tensor, " n *event"], Float64[Tensor, "n d"], Float64[Tensor, " n"]]:
+        """Events, their coordinates and log-densities with respect to the events' measure."""
         chart = self.profile.chart
         device = chart.location.device
         component = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=source)
@@ -52,13 +55,13 @@ class Reference:
             z[:, chart.discrete] = (values - chart.location[chart.discrete]) / chart.scale[chart.discrete]
         return chart.events(z), z, self.log_density(z)
 
-    def log_density(self, z: Tensor) -> Tensor:
-        """log q of events with coordinates z (n, d); -inf off the alphabets and where coordinates are not finite."""
+    def log_density(self, z: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """log q of events with coordinates z; -inf off the alphabets and where coordinates are not finite."""
         log_q = torch.logsumexp(self.log_joint(z), 1) - self.profile.chart.log_volume(z)
         return torch.where(z.isfinite().all(1), log_q, -torch.inf).nan_to_num(-torch.inf, posinf=torch.inf)
 
-    def log_joint(self, z: Tensor) -> Tensor:
-        """(n, k): log-probability of component and coordinates."""
+    def log_joint(self, z: Float64[Tensor, "n d"]) -> Float64[Tensor, "n k"]:
+        """Log-probability of component and coordinates."""
         chart = self.profile.chart
         joint = self.log_weight.expand(len(z), -1)
         if self.mean.shape[1]:
@@ -70,8 +73,8 @@ class Reference:
         return joint
 
 
-def all_codes(profile: Profile, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the discrete coordinates of z (n, d) in their alphabets, and whether they are in them; (n, m)."""
+def all_codes(profile: Profile, z: Float64[Tensor, "n d"]) -> tuple[Int[Tensor, "n m"], Bool[Tensor, "n m"]]:
+    """Positions of the discrete coordinates of z in their alphabets, and whether they are in them."""
     chart, letters = profile.chart, _letters(profile)
     values = z[:, chart.discrete] * chart.scale[chart.discrete] + chart.location[chart.discrete]
     gap = letters.diff(dim=1).amin(1).clamp(max=1.0) / 4 if letters.shape[1] > 1 else torch.ones_like(letters[:, 0]) / 4
@@ -80,8 +83,8 @@ def all_codes(profile: Profile, z: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(known, position, 0).T, known.T
 
 
-def codes(profile: Profile, column: Tensor, j: int) -> tuple[Tensor, Tensor]:
-    """The same for coordinate j alone, given its standardised values (n,)."""
+def codes(profile: Profile, column: Float64[Tensor, " n"], j: int) -> tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]:
+    """The same for coordinate j alone, given its standardised values."""
     alphabet = profile.alphabets[j]
     assert alphabet is not None
     value = column * profile.chart.scale[j] + profile.chart.location[j]

@@ -268,8 +268,18 @@ def with_precision(record: Record, model: Model, planned: Planned, settings: Set
         return record
     if again and again[-1].verdict in (Verdict.PASS, Verdict.INCONCLUSIVE):
         note = " It goes away in float64: a limit of the arithmetic, not of the formula."
-        return replace(record, label="precision", message=record.message + "." + note)
-    return record
+    elif again and _fades(record, again[-1]):
+        note = f" In float64 it is {again[-1].statistic:+.2g}: a limit of the arithmetic, not of the formula."
+    else:
+        return record
+    return replace(record, label="precision", message=record.message + "." + note)
+
+
+def _fades(narrow: Record, wide: Record) -> bool:
+    """Is the deviation a tenth or less in float64? An error of the formula would stay as large as it is."""
+    if narrow.statistic is None or wide.statistic is None:
+        return False
+    return abs(wide.statistic) <= abs(narrow.statistic) / 10
 
 
 def check_named(checks: Sequence[Check], id: str) -> Check:

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 MEBIBYTE = 1024.0
 """In the unit of ru_maxrss on Linux, KiB."""
 
@@ -93,7 +93,9 @@ def _wall(call: Sequence[str]) -> float:
     done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
     seconds = time.perf_counter() - began
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(call)} left with status {done.returncode}: {(done.stderr or done.stdout)[-800:]}")
+        raise RuntimeError(
+            f"{' '.join(call)} left with status {done.returncode}: {(done.stderr or done.stdout)[-800:]}"
+        )
     return seconds
 
 
@@ -261,7 +263,9 @@ def _line(row: Json) -> str:
     if "points" in row:
         seen = ", ".join(f"{point['x']:,}: {point['seconds']:.2f} s" for point in row["points"])
         return f"{row['curve']}: {seen}; slope {row['slope']:.2f}"
-    return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

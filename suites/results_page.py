@@ -52,7 +52,9 @@ def read(folder: Path) -> dict[str, Json]:
         try:
             found[name] = json.loads(path.read_text())
         except ValueError:
-            raise ValueError(f"{path} is no JSON (was its run interrupted?): make it again by `{COMMANDS[name]}`") from None
+            raise ValueError(
+                f"{path} is no JSON (was its run interrupted?): make it again by `{COMMANDS[name]}`"
+            ) from None
         if found[name].get("schema_version") != "1.0":
             raise ValueError(f"{path} has another schema version than 1.0: make it again by `{COMMANDS[name]}`")
     return found
@@ -219,7 +221,11 @@ def _alarm_cell(rows: Sequence[Json]) -> Cell:
     correct = [r for r in rows if r["mutant"] == "none" and r["seeds"]]
     if not correct:
         return Cell("refuses" if rows and rows[0]["refused"] else "–", tone="hidden")
-    alarms, runs, nominal = sum(r["false_alarms"] for r in correct), sum(r["seeds"] for r in correct), correct[0]["nominal"]
+    alarms, runs, nominal = (
+        sum(r["false_alarms"] for r in correct),
+        sum(r["seeds"] for r in correct),
+        correct[0]["nominal"],
+    )
     low, high = limits(alarms, runs)
     wrong = "zero" if low > nominal else ""
     title = f"nominal {nominal:.2g}; measured between {low:.2g} and {high:.2g} ({SURE:.0%} sure)"
@@ -265,7 +271,10 @@ def drawn(curve: Json) -> Json:
     reach = min(right - left, ys[-1] - low)
     return {
         **curve,
-        "dots": [{"x": across(x), "y": up(y), "at": p["x"], "seconds": p["seconds"]} for x, y, p in zip(xs, ys, points, strict=True)],
+        "dots": [
+            {"x": across(x), "y": up(y), "at": p["x"], "seconds": p["seconds"]}
+            for x, y, p in zip(xs, ys, points, strict=True)
+        ],
         "line": " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in zip(xs, ys, strict=True)),
         "linear": [across(right - reach), up(ys[-1] - reach), across(right), up(ys[-1])],
         "x_ticks": [{"at": across(x), "label": _tick(p["x"])} for x, p in _spread(list(zip(xs, points, strict=True)))],
@@ -297,14 +306,20 @@ def render(found: dict[str, Json]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     own, rivals = (found.get(name, {}).get("rows", []) for name in ("selftest", "rivals"))
     cost = found.get("cost", {})
     return jinja.get_template("results.html").render(
         found=found,
         commands=COMMANDS,
-        efforts=[planted_table(own, effort) for effort in ("standard", "quick") if any(r["effort"] == effort for r in own)],
+        efforts=[
+            planted_table(own, effort) for effort in ("standard", "quick") if any(r["effort"] == effort for r in own)
+        ],
         missed=missed(own),
         scientific=scientific,
         false_alarms=false_alarms(own),
@@ -315,7 +330,14 @@ def render(found: dict[str, Json]) -> str:
         who=dict.fromkeys((row["title"], row["who"]) for row in rivals),
         cost=cost,
         curves=[drawn(curve) for curve in cost.get("curves", [])],
-        size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "bottom": HEIGHT - BOTTOM, "top": TOP, "right": WIDTH - RIGHT},
+        size={
+            "width": WIDTH,
+            "height": HEIGHT,
+            "left": LEFT,
+            "bottom": HEIGHT - BOTTOM,
+            "top": TOP,
+            "right": WIDTH - RIGHT,
+        },
         goal=GOAL,
         sure=SURE,
         tone=tone,
@@ -325,7 +347,9 @@ def render(found: dict[str, Json]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page. Exit status 2 when the call was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m suites.results_page", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m suites.results_page", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the JSON files are")
     call = parser.parse_args(arguments)
     try:

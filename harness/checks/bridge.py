@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from harness import features
@@ -25,8 +26,8 @@ from harness.subject import Subject
 LEAST_OVERLAP = 0.1
 
 
-def bridge_weights(draws: Draws) -> tuple[Tensor, Tensor]:
-    """2q/(p+q) at the model's draws and 2p/(p+q) at the proposals, over their overlap; each (n,) in [0, 2/overlap]."""
+def bridge_weights(draws: Draws) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """2q/(p+q) at the model's draws and 2p/(p+q) at the proposals, over their overlap; in [0, 2/overlap]."""
     scale = 2 / overlap(draws.subject)
     proposals = draws.proposals
     return scale * _share(draws.log_q - draws.log_p), scale * _share(proposals.log_p - proposals.log_q)
@@ -79,7 +80,7 @@ def _share(log_ratio: Tensor) -> Tensor:
     unit="of the mass",
     source="Bennett 1976; Meng & Wong 1996, https://www3.stat.sinica.edu.tw/statistica/j6n4/j6n43/j6n43.htm",
 )
-def bridge_mass(draws: Draws) -> Tensor:
+def bridge_mass(draws: Draws) -> Float64[Tensor, " n"]:
     r"""E_p[2q / (p + q)] = E_q[2p / (p + q)]: density and sampler carry the same mass.
 
     Both sides are the integral of 2pq / (p + q) when the sampler draws from p and p integrates to 1. A density that is
@@ -156,8 +157,8 @@ MAX_PAIRED = 128
 """Coordinates of which all pairs are watched; of longer events, as many chosen at random."""
 
 
-def pair_indices(subject: Subject) -> Tensor:
-    """(2, pairs): the coordinates of each pair."""
+def pair_indices(subject: Subject) -> Int[Tensor, "2 pairs"]:
+    """The coordinates of each pair."""
     chosen, _ = _pair_coordinates(subject)
     return chosen[torch.triu_indices(len(chosen), len(chosen), 1, device=chosen.device)]
 
@@ -197,7 +198,7 @@ def _gram(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     source="Lopez-Paz & Oquab 2017, https://arxiv.org/abs/1610.06545; Shekhar & Ramdas 2023, "
     "https://arxiv.org/abs/2112.09162",
 )
-def adversary(draws: Draws) -> Tensor:
+def adversary(draws: Draws) -> Float64[Tensor, " n"]:
     r"""E_p[g 2q / (p + q)] = E_q[g 2p / (p + q)] for the g that earlier draws make most suspicious.
 
     g = tanh(w . features) / 2, where w separates the weighted draws and proposals of all earlier chunks best (Fisher's
@@ -242,7 +243,7 @@ class Adversary:
             2 / overlap(subject) * _share(y.log_p - y.log_q),
         )
 
-    def judge_then_learn(self, draws: Draws) -> Tensor:
+    def judge_then_learn(self, draws: Draws) -> Float64[Tensor, " n"]:
         """The witness at these draws; afterwards they join what it is fitted on."""
         at_draws, at_proposals = bridge_weights(draws)
         proposals = draws.proposals
@@ -252,8 +253,8 @@ class Adversary:
         self._learn(f, h, at_draws, at_proposals)
         return numbers
 
-    def features(self, z: Tensor, log_ratio: Tensor) -> Tensor:
-        """(n, m): bounded features of coordinates and of log p/q."""
+    def features(self, z: Float64[Tensor, "n d"], log_ratio: Float64[Tensor, " n"]) -> Float[Tensor, "n m"]:
+        """Bounded features of coordinates and of log p/q."""
         z = _tame(z).float()
         some = z[:, self.watched]
         square = some.square()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from harness import features, moves
@@ -35,8 +36,8 @@ def _barker(subject: Subject, z: Tensor, source: torch.Generator) -> tuple[Tenso
         new, energy = moves.trajectory(subject, z, source, leapfrogs=1)
         return new, torch.sigmoid(energy.nan_to_num(-torch.inf))
     moved = moves.propose(subject, z, source)
-    ratio = moves.log_target(subject, moved.z) - moves.log_target(subject, z) + moved.log_ratio
-    return moved.z, torch.sigmoid(ratio.nan_to_num(-torch.inf))
+    here, there = moves.log_target(subject, z), moves.log_target(subject, moved.z)
+    return moved.z, torch.where(here.isfinite(), torch.sigmoid(there - here + moved.log_ratio), 0.0)
 
 
 def _exchange(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
@@ -52,7 +53,7 @@ def _generator(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
     )
 
 
-Differences = Callable[[Subject, Tensor, torch.Generator], Tensor]
+Differences = Callable[[Subject, Float64[Tensor, "n d"], torch.Generator], Float[Tensor, "n k"]]
 
 
 def mobility(subject: Subject, name: str, differences: Differences) -> float:
@@ -101,7 +102,7 @@ def _numbers(draws: Draws, name: str, differences: Differences) -> Tensor:
     unit="probability",
     source="Gandy & Scott 2021, https://arxiv.org/abs/2001.06465",
 )
-def exchangeable(draws: Draws) -> Tensor:
+def exchangeable(draws: Draws) -> Float[Tensor, "n k"]:
     r"""E[f(x') - f(x)] = 0 when x' follows x by a kernel that is reversible with respect to the density.
 
     Then (x, x') and (x', x) have the same law. The kernel is one Hamiltonian trajectory where the density has a
@@ -120,7 +121,7 @@ def exchangeable(draws: Draws) -> Tensor:
     unit="probability",
     source="Barker 1965; Barbour 1988; Hodgkinson, Salomone & Roosta 2020, https://arxiv.org/abs/2001.09266",
 )
-def stein(draws: Draws) -> Tensor:
+def stein(draws: Draws) -> Float[Tensor, "n k"]:
     r"""E[A f(x)] = 0 for A f(x) = a(x, x') (f(x') - f(x)), a = p(x') / (p(x) + p(x')), x' a symmetric step from x.
 
     Stein's identity for the generator of Barker's Markov process, the bounded form of E[f' score + f''] = 0: to second

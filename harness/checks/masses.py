@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from harness.checks.law import Check, NotApplicable, statistical
@@ -30,9 +31,9 @@ MOST_CELLS = 256
 class Partition:
     """Regions that cover all events, the mass of each under the density, and how wrong that mass may be."""
 
-    masses: Tensor  # (cells,), sums to 1
-    uncertainty: Tensor  # (cells,)
-    index: Callable[[Draws], Tensor]  # (n,) cell of each draw
+    masses: Float64[Tensor, " cells"]  # sums to 1
+    uncertainty: Float64[Tensor, " cells"]
+    index: Callable[[Draws], Int[Tensor, " n"]]  # cell of each draw
     labels: list[str]
 
 
@@ -111,7 +112,7 @@ def _counts(subject: Subject) -> Accumulator:
 class RegionCounts(CategoricalCounts):
     """Counts of cells, and of the unions of the first k cells: a small drift through many cells shows in the unions."""
 
-    def __init__(self, masses: Tensor, uncertainty: Tensor, labels: list[str]):
+    def __init__(self, masses: Float64[Tensor, " cells"], uncertainty: Float64[Tensor, " cells"], labels: list[str]):
         super().__init__(masses, uncertainty)
         self.labels = labels
         self.union_masses = self.masses.cumsum(0)[:-1].clamp(max=1.0)
@@ -169,7 +170,7 @@ def region_labels(subject: Subject) -> list[str]:
     unit="probability",
     source="Lindon & Malek 2022, https://arxiv.org/abs/2011.03567",
 )
-def region_masses(draws: Draws) -> Tensor:
+def region_masses(draws: Draws) -> Int[Tensor, " n"]:
     r"""P(x in A) under the sampler is the integral of p over A, for every region A of a partition.
 
     Masses come from quadrature between pilot quantiles in one dimension, from enumeration for a small discrete
@@ -187,7 +188,7 @@ def region_masses(draws: Draws) -> Tensor:
     unit="probability",
     source="Rosenblatt 1952; Czado, Gneiting & Held 2009, https://doi.org/10.1111/j.1541-0420.2009.01191.x",
 )
-def pit_uniform(draws: Draws) -> Tensor:
+def pit_uniform(draws: Draws) -> Float64[Tensor, " n"]:
     r"""u = F(x) is uniform on (0, 1) when x is drawn from F; for a discrete law u = F(x) - v p(x) with v uniform.
 
     The probability integral transform, randomised over the jumps of a discrete distribution function.

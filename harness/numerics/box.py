@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from harness.numerics.integral import Evaluator, LogDensity, unit_roundoff
@@ -19,17 +20,21 @@ class Box:
     Per axis: x = t; x = a + exp(t); x = b - exp(t); or x = a + (b - a) / (1 + exp(-t)), whichever limits are finite.
     """
 
-    lower: Tensor
-    upper: Tensor
+    lower: Float64[Tensor, " d"]
+    upper: Float64[Tensor, " d"]
 
     @staticmethod
-    def of(lower: float | Sequence[float] | Tensor, upper: float | Sequence[float] | Tensor, d: int) -> Box:
+    def of(
+        lower: float | Sequence[float] | Float[Tensor, " d"],
+        upper: float | Sequence[float] | Float[Tensor, " d"],
+        d: int,
+    ) -> Box:
         """Limits given once for all axes, or one for each."""
         ends = (torch.as_tensor(e, dtype=torch.float64).expand(d) for e in (lower, upper))
         return Box(*ends)
 
-    def x(self, t: Tensor) -> Tensor:
-        """Points (n, d) of the box for t (n, d)."""
+    def x(self, t: Float64[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
+        """Points of the box for t."""
         a, b = self.lower, self.upper
         has_a, has_b = a.isfinite(), b.isfinite()
         grown = t.clamp(max=600).exp()
@@ -39,7 +44,7 @@ class Box:
         one_sided = torch.where(has_a, a0 + grown, torch.where(has_b, b0 - grown, t))
         return torch.where(has_a & has_b, inside, one_sided)
 
-    def t(self, x: Tensor) -> Tensor:
+    def t(self, x: Float64[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
         """The inverse of `x`."""
         a, b = self.lower, self.upper
         has_a, has_b = a.isfinite(), b.isfinite()
@@ -47,8 +52,8 @@ class Box:
         one_sided = torch.where(has_a, above, torch.where(has_b, below, x))
         return torch.where(has_a & has_b, above - below, one_sided)
 
-    def log_jacobian(self, t: Tensor) -> Tensor:
-        """log |det dx/dt| (n,)."""
+    def log_jacobian(self, t: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """log |det dx/dt|."""
         has_a, has_b = self.lower.isfinite(), self.upper.isfinite()
         log_width = torch.where(has_a & has_b, self.upper - self.lower, 1.0).log()
         logistic = log_width + torch.nn.functional.logsigmoid(t) + torch.nn.functional.logsigmoid(-t)

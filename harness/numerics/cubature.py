@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from harness.numerics.box import Box
@@ -111,10 +112,10 @@ def integrate_nd(
     log_density: LogDensity,
     functions: Sequence[Function] = (),
     *,
-    location: Tensor,
-    scale: Tensor,
-    lower: float | Sequence[float] | Tensor = -math.inf,
-    upper: float | Sequence[float] | Tensor = math.inf,
+    location: Float[Tensor, "*#m d"],
+    scale: Float[Tensor, "*#m d d"],
+    lower: float | Sequence[float] | Float[Tensor, " d"] = -math.inf,
+    upper: float | Sequence[float] | Float[Tensor, " d"] = math.inf,
     rtol: float = 1e-6,
     max_points: int = 2_000_000,
     noise: float = 2.0**-50,

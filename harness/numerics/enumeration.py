@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float, Float64, Num, Shaped
 from torch import Tensor
 
 from harness.numerics.integral import CHUNK, Evaluator, Function, Integral, LogDensity
@@ -22,8 +23,10 @@ SHORTEST = 2**9
 """No tail is judged before its blocks are this long: gaps in the support shorter than that are walked over."""
 
 
-def enumerate_grid(alphabets: Sequence[Tensor | int], *, batch: int = 2**16) -> Iterator[Tensor]:
-    """All states of the product of the alphabets, last coordinate fastest, as batches (n, d) in float64.
+def enumerate_grid(
+    alphabets: Sequence[Shaped[Tensor, " _values"] | int], *, batch: int = 2**16
+) -> Iterator[Float64[Tensor, "n d"]]:
+    """All states of the product of the alphabets, last coordinate fastest, as batches in float64.
 
     An alphabet is a tensor of values, or an integer m for 0, ..., m - 1.
     """
@@ -40,7 +43,7 @@ def enumerate_grid(alphabets: Sequence[Tensor | int], *, batch: int = 2**16) -> 
         yield torch.stack(digits[::-1], -1) if digits else torch.empty(len(index), 0, dtype=torch.float64)
 
 
-def log_sum_exp_streaming(parts: Iterable[Tensor]) -> float:
+def log_sum_exp_streaming(parts: Iterable[Float[Tensor, " _n"]]) -> float:
     """log of the sum of exp over all numbers of all parts: keeps the running maximum m and sum of exp(. - m)."""
     total = -math.inf
     for part in parts:
@@ -108,7 +111,7 @@ class _Sums:
 
 def sum_states(
     log_mass: LogDensity,
-    alphabets: Sequence[Tensor | int],
+    alphabets: Sequence[Shaped[Tensor, " _values"] | int],
     functions: Sequence[Function] = (),
     *,
     batch: int = 2**16,
@@ -125,8 +128,8 @@ def sum_states(
     return sums.result(none, none, True, "")
 
 
-def wynn_epsilon(partial: Tensor) -> Tensor:
-    """The last two even columns' ends of Wynn's epsilon table for partial sums (n, k): estimates of the limit (m, k).
+def wynn_epsilon(partial: Float64[Tensor, "n k"]) -> Float64[Tensor, "m k"]:
+    """The last two even columns' ends of Wynn's epsilon table for partial sums: estimates of the limit.
 
     eps_{j+1}(n) = eps_{j-1}(n+1) + 1 / (eps_j(n+1) - eps_j(n)). Row i of the result uses the last 2 i + 1 sums.
     """
@@ -196,7 +199,7 @@ def _extrapolate(sums: Tensor) -> tuple[Tensor, Tensor]:
 
 def enumerate_integers(
     log_mass: LogDensity,
-    start: Sequence[float] | Tensor = (0,),
+    start: Sequence[float] | Num[Tensor, "*n"] = (0,),
     functions: Sequence[Function] = (),
     *,
     lower: float = -math.inf,

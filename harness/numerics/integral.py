@@ -7,19 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-LogDensity = Callable[[Tensor], Tensor]
-"""Points (n, d) in float64 -> log-densities (n,); -inf outside the support, +inf allowed at a singular point."""
+LogDensity = Callable[[Float64[Tensor, "n d"]], Float[Tensor, " n"]]
+"""Points -> log-densities; -inf outside the support, +inf allowed at a singular point."""
 
-Function = Callable[[Tensor, Tensor], Tensor]
-"""(points (n, d), their log-densities (n,)) -> values (n,) of which the integral against the density is wanted."""
+Function = Callable[[Float64[Tensor, "n d"], Float64[Tensor, " n"]], Float[Tensor, " n"]]
+"""(points, their log-densities) -> values of which the integral against the density is wanted."""
 
 CHUNK = 2**17
 """Most points given to the log-density in one call, so that memory stays bounded."""
 
 
-def surprisal(x: Tensor, log_p: Tensor) -> Tensor:
+def surprisal(x: Float64[Tensor, "n d"], log_p: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
     """-log p, of which the integral against p is the differential entropy (0 where p is 0)."""
     return torch.where(log_p == -math.inf, 0.0, -log_p)
 
@@ -39,14 +40,14 @@ class Integral:
     with `cell_error` of the same shape.
     """
 
-    values: Tensor
-    error: Tensor
+    values: Float64[Tensor, " functions"]
+    error: Float64[Tensor, " functions"]
     points: int
     converged: bool
     log_total: float = math.nan
-    cells: Tensor | None = None
-    cell_error: Tensor | None = None
-    edges: Tensor | None = None
+    cells: Float64[Tensor, "m functions"] | None = None
+    cell_error: Float64[Tensor, "m functions"] | None = None
+    edges: Float64[Tensor, " m+1"] | None = None
     message: str = ""
 
     @property
@@ -66,7 +67,7 @@ class Integral:
         return -math.log1p(-relative) if relative < 1 else math.inf
 
     @property
-    def expectations(self) -> tuple[Tensor, Tensor]:
+    def expectations(self) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
         """E f_i under the density once normalised, and its error: |d(a/b)| <= (|da| + |a/b| |db|) / (b - |db|)."""
         ratio = self.values[1:] / self.values[0]
         room = (self.values[0] - self.error[0]).clamp(min=0)
@@ -82,8 +83,8 @@ class Evaluator:
         self.functions = tuple(functions)
         self.points = 0
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Log-densities (n,) of the rows of x (n, d)."""
+    def __call__(self, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """Log-densities of the rows of x."""
         self.points += len(x)
         parts = [self._call(part) for part in x.split(CHUNK)] if len(x) > CHUNK else [self._call(x)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -95,8 +96,8 @@ class Evaluator:
             raise ValueError(f"log_density gave shape {tuple(log_p.shape)} for {len(x)} points, not ({len(x)},)")
         return log_p
 
-    def weights(self, x: Tensor, log_p: Tensor) -> Tensor:
-        """The functions 1, f_1, ..., f_k at the rows of x: (n, 1 + k), 0 wherever the density is 0."""
+    def weights(self, x: Float64[Tensor, "n d"], log_p: Float64[Tensor, " n"]) -> Float64[Tensor, "n functions"]:
+        """The functions 1, f_1, ..., f_k at the rows of x, 0 wherever the density is 0."""
         columns = [torch.ones_like(log_p)]
         with torch.no_grad():
             columns += [f(x, log_p).detach().to("cpu", torch.float64) for f in self.functions]

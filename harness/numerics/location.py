@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from harness.numerics.box import Box, find_edge
@@ -27,15 +28,15 @@ FARTHEST = 1e15
 
 @dataclass(frozen=True)
 class Located:
-    """Peaks of a density: centres (m, d) and scales (m, d, d), x = centre + scale @ z with z of size about 1.
+    """Peaks of a density: centres and scales, x = centre + scale @ z with z of size about 1.
 
     `knots` (one dimension only) are places to cut the line at. Without `found`, `message` says what went wrong.
     """
 
     found: bool
-    centres: Tensor
-    scales: Tensor
-    knots: Tensor
+    centres: Float64[Tensor, "m d"]
+    scales: Float64[Tensor, "m d d"]
+    knots: Float64[Tensor, " knots"]
     points: int
     message: str = ""
 
@@ -44,15 +45,15 @@ def locate(
     log_density: LogDensity,
     d: int = 1,
     *,
-    lower: float | Sequence[float] | Tensor = -math.inf,
-    upper: float | Sequence[float] | Tensor = math.inf,
-    start: Tensor | None = None,
+    lower: float | Sequence[float] | Float[Tensor, " d"] = -math.inf,
+    upper: float | Sequence[float] | Float[Tensor, " d"] = math.inf,
+    start: Float[Tensor, "n d"] | None = None,
     peaks: int = 8,
 ) -> Located:
     """Find up to `peaks` local maxima of a density on a box of d <= 3 dimensions.
 
     On an axis with a finite end the density is that of the log-distance to it, or of the logit between two ends.
-    `start` (n, d) adds points to the scan.
+    `start` adds points to the scan.
     """
     evaluate = log_density if isinstance(log_density, Evaluator) else Evaluator(log_density)
     box = Box.of(lower, upper, d)
@@ -80,7 +81,7 @@ def locate(
     return Located(True, box.x(t), _in_x(box, t, scales), places, evaluate.points)
 
 
-def knots_for(evaluate: Evaluator, lower: float, upper: float) -> tuple[Tensor, bool]:
+def knots_for(evaluate: Evaluator, lower: float, upper: float) -> tuple[Float64[Tensor, " knots"], bool]:
     """Knots of a one-dimensional density with unknown location and scale, and whether its mass was found."""
     found = locate(evaluate, 1, lower=lower, upper=upper)
     return found.knots, found.found

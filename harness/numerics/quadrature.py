@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int, Num
 from torch import Tensor
 
 from harness.numerics.box import find_edge
@@ -119,23 +120,23 @@ class Segment:
     fuzz: float = 0.0
     origin: float = 0.0
 
-    def x(self, v: Tensor) -> Tensor:
+    def x(self, v: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """The points at v."""
         far = self.scale * torch.expm1(v) if self.kind == TAIL else torch.exp(math.log(self.scale) - v)
         d = v if self.kind == LINE else far
         return self.anchor + self.sign * d
 
-    def v(self, x: Tensor) -> Tensor:
+    def v(self, x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """The v of given points."""
         d = self.sign * (x - self.anchor)
         return d if self.kind == LINE else -(d / self.scale).log() if self.kind == END else torch.log1p(d / self.scale)
 
-    def log_speed(self, x: Tensor) -> Tensor:
+    def log_speed(self, x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """log |dx/dv| at given points of an end segment."""
         d = self.sign * (x - self.anchor)
         return d.log() if self.kind == END else (d + self.scale).log()
 
-    def mesh(self) -> tuple[Tensor, Tensor]:
+    def mesh(self) -> tuple[Float64[Tensor, " edges"], Int[Tensor, " edges-1"]]:
         """First cut of 0 ... length, at `cuts` and doubling towards an end or infinity: edges, and cells between."""
         steps = [0.0, self.length]
         grow = 0.5
@@ -511,7 +512,7 @@ def integrate(
     *,
     lower: float = -math.inf,
     upper: float = math.inf,
-    knots: Tensor | Sequence[float] | None = None,
+    knots: Num[Tensor, "*knots"] | Sequence[float] | None = None,
     rtol: float = 1e-10,
     max_points: int = 400_000,
     dtype: torch.dtype = torch.float64,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from harness.evidence import Look
@@ -15,20 +16,20 @@ from harness.evidence import Look
 class Accumulator(Protocol):
     """A streaming statistic that is valid at every stopping time."""
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Shaped[Tensor, " n *k"]) -> None:
         """Take in one chunk: a row a draw."""
 
     def look(self, confidence: float) -> Look:
         """Where the statistic stands: its time-uniform interval at `confidence`, and the log of its e-value."""
 
 
-def log_mean_exp(log_values: Tensor) -> float:
+def log_mean_exp(log_values: Float[Tensor, "*k"]) -> float:
     """log of the mean of exp: the average of e-values is an e-value."""
     flat = log_values.flatten()
     return float(torch.logsumexp(flat, 0)) - math.log(flat.numel())
 
 
-def pieces(rows: Tensor, n: int, first: int) -> Iterator[tuple[Tensor, bool]]:
+def pieces(rows: Shaped[Tensor, " n *k"], n: int, first: int) -> Iterator[tuple[Shaped[Tensor, " _n *k"], bool]]:
     """Cut a chunk that follows n earlier draws at draw counts fixed in advance, so that chunks do not matter.
 
     The counts are `first`, then each an eighth more than the one before. Yields each piece and whether it ends at one.

@@ -32,11 +32,15 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from harness.evidence import Look
 from harness.statistics.accumulator import pieces
 from harness.statistics.bernstein import BLOCK
+
+Numbers = Float64[Tensor, "*#b"]
+"""Of any shapes that broadcast."""
 
 _LOG_RHO = math.log(16) * torch.arange(-20, 21, dtype=torch.float64)
 _HALVINGS = 60
@@ -66,7 +70,7 @@ class _Stage:
         return _Stage(self.n + other.n, self.total + other.total, self.squares + other.squares, largest)
 
 
-def log_mixture(total: Tensor, squares: Tensor) -> Tensor:
+def log_mixture(total: Numbers, squares: Numbers) -> Numbers:
     """log M for the mean 0, averaged over rho. Arguments broadcast."""
     rho = _LOG_RHO.exp()
     spread = squares[..., None] + rho
@@ -74,13 +78,15 @@ def log_mixture(total: Tensor, squares: Tensor) -> Tensor:
     return torch.logsumexp(exponents, -1) - math.log(len(_LOG_RHO))
 
 
-def log_bet(total: Tensor, squares: Tensor, centre: Tensor, rho: Tensor) -> Tensor:
+def log_bet(total: Numbers, squares: Numbers, centre: Numbers, rho: Numbers) -> Numbers:
     """log of exp(lambda S - lambda^2 V / 2) averaged over lambda ~ N(centre, 1 / rho)."""
     spread = squares + rho
     return ((rho / spread).log() + (total + rho * centre).square() / spread - rho * centre.square()) / 2
 
 
-def gate(n: int, squares: Tensor, largest: Tensor, level: float, rarest: float) -> Tensor:
+def gate(
+    n: int, squares: Float64[Tensor, " k"], largest: Float64[Tensor, " k"], level: float, rarest: float
+) -> Bool[Tensor, " k"]:
     """Whether a normal approximation may speak at log-level `level` in each of two stages."""
     return (largest * (4 * level) <= squares) & (squares > 0) & (n >= patience(level, rarest))
 
@@ -108,7 +114,7 @@ class AsymptoticMean:
     def n(self) -> int:
         return self.first.n + self.second.n
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Shaped[Tensor, " n *k"]) -> None:
         """Take in a chunk. A number that is not finite poisons, and never passes."""
         rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach()
         for piece, complete in pieces(rows, self.n, _FIRST):
@@ -125,8 +131,8 @@ class AsymptoticMean:
         log_e = min(self._log_e_first(), self._log_e_second())
         return log_e if log_e > -math.inf else 0.0
 
-    def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Two (k,) tensors: all k means at all times together with probability about 1 - alpha; infinite while a gate
+    def interval(self, alpha: float) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
+        """All k means at all times together with probability about 1 - alpha; infinite while a gate
         is closed. It rests on every draw, in one stage, so patience asks twice the draws."""
         every = self.first + self.second
         level = math.log(len(every.total) / alpha)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float64, Num
 from torch import Tensor
 
 from harness.evidence import Cell, Look
@@ -39,8 +40,8 @@ _EDGES = torch.searchsorted(POINTS, torch.arange(1, _CELLS, dtype=torch.float64)
 _MASSES = torch.full((_CELLS,), 1 / _CELLS, dtype=torch.float64)
 
 
-def log_e_values(below: Tensor, n: int) -> Tensor:
-    """(..., m) counts of draws below each of `POINTS` to their (...) log e-values."""
+def log_e_values(below: Float64[Tensor, "*b m"], n: int) -> Float64[Tensor, "*b"]:
+    """Counts of draws below each of `POINTS` to their log e-values."""
     pointwise = torch.logsumexp(binomial.log_e_value(below, n, POINTS) + _LOG_WEIGHT, -1)
     histogram = categorical.log_e_values(_cell_counts(below, n), _MASSES)
     return torch.logaddexp(pointwise, histogram) - math.log(2)
@@ -56,7 +57,7 @@ class UniformBand:
         self.counts = torch.zeros(1, len(POINTS), dtype=torch.float64)
         self.void = torch.zeros(1, dtype=torch.bool)
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Num[Tensor, " n *k"]) -> None:
         """Take in a chunk. NaN poisons its column, and never passes; a number outside [0, 1] is an error."""
         rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach()
         if bool(((rows < 0) | (rows > 1)).any()):
@@ -65,16 +66,16 @@ class UniformBand:
         self.counts = self.counts + torch.stack([_below(column) for column in rows.T])
         self.void = self.void | rows.isnan().any(0).cpu()
 
-    def below(self) -> Tensor:
-        """(k, m): draws below each grid point."""
+    def below(self) -> Float64[Tensor, "k m"]:
+        """Draws below each grid point."""
         return torch.where(self.void[:, None], math.nan, self.counts)
 
-    def log_e(self) -> Tensor:
-        """(k,): the log e-value of each column."""
+    def log_e(self) -> Float64[Tensor, " k"]:
+        """The log e-value of each column."""
         return log_e_values(self.below(), self.n) if self.n else torch.zeros(len(self.counts), dtype=torch.float64)
 
-    def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Two (k, m) tensors: G(t) - t at the grid points, all together at all times with probability 1 - alpha."""
+    def interval(self, alpha: float) -> tuple[Float64[Tensor, "k m"], Float64[Tensor, "k m"]]:
+        """G(t) - t at the grid points, all together at all times with probability 1 - alpha."""
         level = math.log(len(self.counts) / alpha) - _LOG_WEIGHT
         low, high = binomial.interval(self.below(), self.n, POINTS.expand(len(self.counts), -1), level)
         return low - POINTS, high - POINTS

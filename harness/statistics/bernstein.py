@@ -23,6 +23,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from harness.evidence import Look
@@ -40,12 +41,12 @@ class Sums:
     """What a chunk of `n` rows contributes: per column, the sum of the numbers and of their squares."""
 
     n: int
-    total: Tensor
-    squares: Tensor
+    total: Float64[Tensor, " k"]
+    squares: Float64[Tensor, " k"]
 
 
-def sums(values: Tensor) -> Sums:
-    """Sums over rows of an (n,) or (n, k) tensor, in float64."""
+def sums(values: Shaped[Tensor, " n *k"]) -> Sums:
+    """Sums over rows, in float64."""
     rows = values[:, None] if values.dim() == 1 else values.flatten(1)
     total = squares = torch.zeros(rows.shape[1], dtype=torch.float64)
     for block in rows.detach().split(BLOCK):
@@ -64,7 +65,7 @@ class BoundedMean:
         self.n = 0
         self.total = self.squares = torch.zeros(1, dtype=torch.float64)
 
-    def update(self, values: Tensor | Sums) -> None:
+    def update(self, values: Shaped[Tensor, " n *k"] | Sums) -> None:
         """Take in a chunk. A number that is not finite poisons, and never passes; one outside the range is an error."""
         if isinstance(values, Tensor) and values.numel():
             self._check_range(values)
@@ -81,14 +82,14 @@ class BoundedMean:
         if -math.inf < least < self.low - slack or self.high + slack < most < math.inf:
             raise ValueError(f"numbers in [{least}, {most}] where [{self.low}, {self.high}] was promised")
 
-    def log_e(self) -> Tensor:
-        """(k, 2): the log e-value of each column, above and below 0."""
+    def log_e(self) -> Float64[Tensor, "k 2"]:
+        """The log e-value of each column, above and below 0."""
         return torch.stack(
             [_log_mixture(self.total, self.squares, -self.low), _log_mixture(-self.total, self.squares, self.high)], 1
         )
 
-    def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Two (k,) tensors: intervals that hold all k means at all times together with probability 1 - alpha."""
+    def interval(self, alpha: float) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
+        """Intervals that hold all k means at all times together with probability 1 - alpha."""
         level = alpha / (2 * len(self.total))
         low = _lower_limit(self.total, self.squares, self.n, -self.low, level)
         high = -_lower_limit(-self.total, self.squares, self.n, self.high, level)

@@ -19,16 +19,20 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Float64, Num, Shaped
 from torch import Tensor
 
 from harness.evidence import Cell, Look
 from harness.statistics.accumulator import log_mean_exp
 
+Numbers = Float64[Tensor, "*#b"]
+"""Of any shapes that broadcast."""
+
 _PRIOR_EVENTS = 0.5 * 8.0 ** torch.arange(9, dtype=torch.float64)
 _HALVINGS = 55
 
 
-def log_growth(size: Tensor, count: Tensor) -> Tensor:
+def log_growth(size: Numbers, count: Numbers) -> Numbers:
     r"""log of :math:`\prod_{i<\text{count}} (1 + i/\text{size}) = \Gamma(a+s) / (\Gamma(a)\, a^s)`.
 
     Stirling's series where size is large, since there the difference of two log-gammas has no digits left.
@@ -42,12 +46,12 @@ def log_growth(size: Tensor, count: Tensor) -> Tensor:
     return growth
 
 
-def log_likelihood(events: Tensor, n: Tensor | float, p: Tensor) -> Tensor:
+def log_likelihood(events: Numbers, n: Numbers | float, p: Numbers) -> Numbers:
     """log p^S (1 - p)^(n - S), with 0 log 0 = 0."""
     return torch.xlogy(events, p) + torch.special.xlog1py(n - events, -p)
 
 
-def log_mixture(events: Tensor, n: Tensor | float, p: Tensor) -> Tensor:
+def log_mixture(events: Numbers, n: Numbers | float, p: Numbers) -> Numbers:
     """log of the numerator of M: the likelihood averaged over the mixture centred on p. Arguments broadcast."""
     n = torch.as_tensor(n, dtype=torch.float64)
     rarer = torch.minimum(p, 1 - p)[..., None]
@@ -63,7 +67,7 @@ def log_mixture(events: Tensor, n: Tensor | float, p: Tensor) -> Tensor:
     return torch.logaddexp(centred, jeffreys) - math.log(len(_PRIOR_EVENTS) + 2)
 
 
-def log_e_value(events: Tensor, n: Tensor | float, p: Tensor, uncertainty: Tensor | float = 0.0) -> Tensor:
+def log_e_value(events: Numbers, n: Numbers | float, p: Numbers, uncertainty: Numbers | float = 0.0) -> Numbers:
     """log M_n(p); with `uncertainty`, the least log M_n(q) of the q within it of p. Arguments broadcast.
 
     log M_n(q) is convex in q and smallest at the observed share, so the least is at the q nearest to that.
@@ -73,7 +77,7 @@ def log_e_value(events: Tensor, n: Tensor | float, p: Tensor, uncertainty: Tenso
     return log_mixture(events, n, p) - log_likelihood(events, n, nearest)
 
 
-def interval(events: Tensor, n: Tensor | float, p: Tensor, log_level: Tensor | float) -> tuple[Tensor, Tensor]:
+def interval(events: Numbers, n: Numbers | float, p: Numbers, log_level: Numbers | float) -> tuple[Numbers, Numbers]:
     """The ends of {q: log M_n(q) < log_level}, by bisection on each side of the observed share, rounded outwards."""
     p = torch.as_tensor(p, dtype=torch.float64)
     share = events / n
@@ -97,7 +101,7 @@ class BinomialCount:
     interval is widened by it.
     """
 
-    def __init__(self, p: float | Tensor, uncertainty: float = 0.0):
+    def __init__(self, p: float | Float[Tensor, "*k"], uncertainty: float = 0.0):
         self.p = torch.as_tensor(p, dtype=torch.float64).cpu().reshape(-1)
         if not bool(((self.p >= 0) & (self.p <= 1)).all()):
             raise ValueError("probabilities must lie in [0, 1]")
@@ -105,24 +109,24 @@ class BinomialCount:
         self.n = 0
         self.events = torch.zeros_like(self.p)
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Shaped[Tensor, " n *k"]) -> None:
         """Take in a chunk of indicators. NaN poisons, and never passes."""
         rows = values[:, None] if values.dim() == 1 else values.flatten(1)
         if rows.dtype != torch.bool and not bool(((rows == 0) | (rows == 1) | rows.isnan()).all()):
             raise ValueError("indicators must be 0 or 1")
         self.add(len(rows), rows.sum(0, dtype=torch.float64).cpu())
 
-    def add(self, n: int, events: Tensor) -> None:
-        """Take in n draws by their counts of events, (k,)."""
+    def add(self, n: int, events: Num[Tensor, " k"]) -> None:
+        """Take in n draws by their counts of events."""
         self.n += n
         self.events = self.events + events.to(torch.float64)
 
-    def log_e(self) -> Tensor:
-        """(k,): the log e-value of each column."""
+    def log_e(self) -> Float64[Tensor, " k"]:
+        """The log e-value of each column."""
         return log_e_value(self.events, max(self.n, 1), self.p.expand_as(self.events), self.uncertainty)
 
-    def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Two (k,) tensors: share less p, all k at all times together with probability 1 - alpha."""
+    def interval(self, alpha: float) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
+        """Share less p, all k at all times together with probability 1 - alpha."""
         p = self.p.expand_as(self.events)
         low, high = interval(self.events, self.n, p, math.log(len(self.events) / alpha))
         return low - p - self.uncertainty, high - p + self.uncertainty

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Float64, Num, Shaped
 from torch import Tensor
 
 from harness.evidence import Cell, Look
@@ -30,8 +31,10 @@ _PRIOR_DRAWS = 8.0 ** torch.arange(10, dtype=torch.float64)
 _HALVINGS = 60
 
 
-def log_e_values(counts: Tensor, masses: Tensor, uncertainty: Tensor | float = 0.0) -> Tensor:
-    """(..., K) counts to their (...) log e-values against `masses` (K,)."""
+def log_e_values(
+    counts: Num[Tensor, "*b K"], masses: Float64[Tensor, " K"], uncertainty: Float64[Tensor, " K"] | float = 0.0
+) -> Float64[Tensor, "*b"]:
+    """Counts to their log e-values against `masses`."""
     n = counts.sum(-1)
     u = torch.as_tensor(uncertainty, dtype=torch.float64).expand_as(masses)
     centre = torch.maximum(masses, u)
@@ -46,7 +49,7 @@ def log_e_values(counts: Tensor, masses: Tensor, uncertainty: Tensor | float = 0
 class CategoricalCounts:
     """Do draws fall into K cells with the stated masses? Streams (n,) cell indices."""
 
-    def __init__(self, masses: Tensor, uncertainty: float | Tensor = 0.0):
+    def __init__(self, masses: Float[Tensor, " K"], uncertainty: float | Float[Tensor, " K"] = 0.0):
         self.masses = torch.as_tensor(masses, dtype=torch.float64).cpu().reshape(-1)
         self.uncertainty = torch.as_tensor(uncertainty, dtype=torch.float64).cpu().expand_as(self.masses)
         gap = abs(float(self.masses.sum()) - 1)
@@ -61,7 +64,7 @@ class CategoricalCounts:
     def n(self) -> int:
         return int(self.counts.sum())
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Shaped[Tensor, " n"]) -> None:
         """Take in a chunk of cell indices 0 … K-1, a row a draw. A draw outside the cells needs a cell of mass 0."""
         if values.is_floating_point():
             raise TypeError("cell indices must be integers")
@@ -70,15 +73,15 @@ class CategoricalCounts:
             raise ValueError(f"cell index outside 0 … {len(self.masses) - 1}")
         self.add(torch.bincount(cells, minlength=len(self.masses)).cpu())
 
-    def add(self, counts: Tensor) -> None:
-        """Take in a chunk by its counts, (K,)."""
+    def add(self, counts: Num[Tensor, " K"]) -> None:
+        """Take in a chunk by its counts."""
         self.counts = self.counts + counts
 
     def log_e(self) -> float:
         return float(log_e_values(self.counts, self.masses, self.uncertainty)) if self.n else 0.0
 
-    def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Two (K,) tensors: share less mass, all cells at all times together with probability 1 - alpha."""
+    def interval(self, alpha: float) -> tuple[Float64[Tensor, " K"], Float64[Tensor, " K"]]:
+        """Share less mass, all cells at all times together with probability 1 - alpha."""
         low, high = binomial.interval(self.counts, self.n, self.masses, math.log(len(self.masses) / alpha))
         return low - self.masses - self.uncertainty, high - self.masses + self.uncertainty
 

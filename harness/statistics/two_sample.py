@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float64, Num
 from torch import Tensor
 
 from harness.evidence import Look
@@ -42,7 +43,7 @@ class PairedBets(BoundedMean):
     def __init__(self, low: float = 0.0, high: float = 1.0):
         super().__init__(low - high, high - low)
 
-    def pair(self, features_x: Tensor, features_y: Tensor) -> None:
+    def pair(self, features_x: Num[Tensor, " n *k"], features_y: Num[Tensor, " n *k"]) -> None:
         """Take in as many rows of features of x as of y."""
         self.update(features_x - features_y)
 
@@ -65,11 +66,11 @@ class ClassifierBets:
     def n(self) -> int:
         return self.payoffs.n
 
-    def pair(self, features_x: Tensor, features_y: Tensor) -> None:
+    def pair(self, features_x: Num[Tensor, " n *k"], features_y: Num[Tensor, " n *k"]) -> None:
         """Take in as many rows of features of x as of y."""
         self.update(features_x - features_y)
 
-    def update(self, values: Tensor) -> None:
+    def update(self, values: Num[Tensor, " n *k"]) -> None:
         """Take in features of x less features of y, a row a pair. A number that is not finite poisons."""
         rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach().double().cpu()
         if not self.n:
@@ -89,7 +90,7 @@ class ClassifierBets:
         return Look(seen.n, seen.estimate, seen.low, seen.high, log_mean_exp(self.log_wealth) if seen.n else 0.0)
 
 
-def fit(sum_d: Tensor, sum_dd: Tensor) -> Tensor:
+def fit(sum_d: Float64[Tensor, " k"], sum_dd: Float64[Tensor, "k k"]) -> Float64[Tensor, " k"]:
     """The weights: one Newton step in units of each feature's root mean square, shrunk towards 0."""
     scale = sum_dd.diagonal().sqrt()
     scale = torch.where(scale > 0, scale, 1.0)

@@ -42,10 +42,8 @@ def _show(done: int, total: int, row: Row) -> None:
     if row.mutant == "none":
         what = f"{row.false_alarms} false alarms in {row.seeds}, nominal {row.nominal:.2g}"
     what = f"hidden: in {row.hidden}" if row.hidden else f"refused: {row.refused}" if row.refused else what
-    print(
-        f"[{done}/{total}] {row.rule} n={row.n:,} {row.model} d={row.dimension} scale={row.scale:g} {row.mutant}: {what}",
-        flush=True,
-    )
+    place = f"{row.model} d={row.dimension} scale={row.scale:g}"
+    print(f"[{done}/{total}] {row.rule} n={row.n:,} {place} {row.mutant}: {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 
 from harness.adapters import adapt
 from harness.model import Model
+from harness.mutants import mutated
 from harness.mutants.planted import PLANTED, Lattice, Normal
 from harness.streams import generator
 from suites.rivals.rules import Exhibit, RefusedError, Rule, alarms, rules
@@ -77,11 +78,9 @@ def models_of(case: Case) -> tuple[Model, Model]:
         correct = _correct(case.model, case.dimension, case.scale)
         return correct, correct
     planted = next(p for p in PLANTED if p.name == case.mutant)
-    broken = planted.broken(case.model, case.dimension, case.scale)
-    correct_one = planted.correct(case.model, case.dimension, case.scale)
-    assert broken is not None
-    assert correct_one is not None
-    return broken, correct_one
+    base = planted.correct(case.model, case.dimension, case.scale)
+    assert base is not None
+    return mutated(base, planted.change, planted.name), base
 
 
 def _correct(kind: str, d: int, scale: float) -> Model:

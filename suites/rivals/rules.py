@@ -67,14 +67,16 @@ def _kolmogorov(exhibit: Exhibit) -> bool:
     For continuous models: it takes the steps of a discrete distribution function for distances, and always rejects.
     """
     n, d = exhibit.x.shape
-    at = exhibit.margins.cdf(exhibit.x.T.contiguous().sort(1).values.T).T.double()  # (d, n), a margin at a time in memory
+    at = exhibit.margins.cdf(
+        exhibit.x.T.contiguous().sort(1).values.T
+    ).T.double()  # (d, n), a margin at a time in memory
     rank = torch.arange(1, n + 1, dtype=torch.float64) / n
     distance = max(float(torch.maximum(rank - row, row - rank + 1 / n).amax()) for row in at)
     return bool(stats.kstwo.sf(distance, n) < LEVEL / d)
 
 
 def _chi_square(exhibit: Exhibit) -> bool:
-    """Pearson's chi-square on each margin of a discrete model; cells of fewer than 5 expected draws join a neighbour."""
+    """Pearson's chi-square on each margin of a discrete model; cells of fewer than 5 expected draws are joined."""
     margins, n = _table(exhibit), len(exhibit.x)
     group = _pooled(n * margins.masses)
     expected = torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add_(0, group, n * margins.masses)

@@ -1,0 +1,35 @@
+"""Limits of the arithmetic are told apart from errors of the formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness import Verdict, check_model
+
+GAMMA = torch.distributions.Gamma
+LAWS = ["sampler.pit_uniform", "sampler.exchangeable", "density.bridge_mass"]
+
+
+def test_gamma_near_zero_fails_in_float32_for_want_of_small_numbers():
+    """Gamma(0.01) puts 42 % of its float32 draws on the smallest number."""
+    report = check_model(GAMMA(0.01, 1.0), only=LAWS)
+    assert {record.check for record in report.failures} == set(LAWS)
+    assert {record.label for record in report.failures} == {"precision"}
+
+
+def test_the_same_law_passes_in_float64_but_for_the_last_tail_of_its_transform():
+    report = check_model(GAMMA(torch.tensor(0.01, dtype=torch.float64), 1.0), only=LAWS[1:])
+    assert report.passed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_error_of_the_formula_is_not_labelled(dtype):
+    class Wide(torch.distributions.Normal):
+        def sample(self, sample_shape=()):
+            return super().sample(sample_shape) * 1.3
+
+    report = check_model(Wide(torch.tensor(0.0, dtype=dtype), 1.0), only=LAWS[:1], effort="quick")
+    (record,) = report.failures
+    assert record.verdict is Verdict.FAIL
+    assert record.label == ""
