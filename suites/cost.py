@@ -43,7 +43,7 @@ class Sizes:
     longest: float = 400.0
     draws: tuple[int, ...] = tuple(2**k for k in range(14, 23))
     dimensions: tuple[int, ...] = (1, 4, 16, 64, 256)
-    dimensions_draws: int = 2**16
+    dimensions_draws: int = 2**14
     checks_draws: int = 2**16
     checks_steps: int = 8
 

@@ -4,6 +4,7 @@ The hook has to be there before these modules are first imported, hence here, in
 that call foreign models, or import no torch, are left as users run them: what a model returns is for the checks to judge.
 """
 
+import torch
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -14,4 +15,5 @@ CHECKED = (
 """Modules, or packages with all in them."""
 
 # An int will do where a float is asked for, as for a type checker.
+torch.set_num_threads(1)  # two threads on two busy cores take a hundred times as long
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

@@ -500,7 +500,9 @@ def _segments(
     return [*(Segment(LINE, k[i], 1.0, 1.0, k[i + 1] - k[i], i + 1) for i in range(first, last)), left, right]
 
 
-def _clean_knots(knots: Tensor | Sequence[float], lower: float, upper: float, dtype: torch.dtype) -> Tensor:
+def _clean_knots(
+    knots: Tensor | np.ndarray | Sequence[float], lower: float, upper: float, dtype: torch.dtype
+) -> Tensor:
     """Finite knots strictly between the limits, sorted, rounded to the dtype, without repetitions."""
     k = torch.as_tensor(knots, dtype=torch.float64).detach().cpu().reshape(-1).to(dtype).to(torch.float64)
     return torch.from_numpy(np.unique(k[k.isfinite() & (k > lower) & (k < upper)].numpy()))
@@ -512,7 +514,7 @@ def integrate(
     *,
     lower: float = -math.inf,
     upper: float = math.inf,
-    knots: Num[Tensor, "*knots"] | Sequence[float] | None = None,
+    knots: Num[Tensor | np.ndarray, "*knots"] | Sequence[float] | None = None,
     rtol: float = 1e-10,
     max_points: int = 400_000,
     dtype: torch.dtype = torch.float64,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.evidence import Look
 
 
+@runtime_checkable
 class Accumulator(Protocol):
     """A streaming statistic that is valid at every stopping time."""
 

@@ -32,7 +32,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 from harness.evidence import Look
@@ -85,7 +85,7 @@ def log_bet(total: Numbers, squares: Numbers, centre: Numbers, rho: Numbers) -> 
 
 
 def gate(
-    n: int, squares: Float64[Tensor, " k"], largest: Float64[Tensor, " k"], level: float, rarest: float
+    n: int, squares: Float[Tensor, " k"], largest: Float[Tensor, " k"], level: float, rarest: float
 ) -> Bool[Tensor, " k"]:
     """Whether a normal approximation may speak at log-level `level` in each of two stages."""
     return (largest * (4 * level) <= squares) & (squares > 0) & (n >= patience(level, rarest))
@@ -132,8 +132,8 @@ class AsymptoticMean:
         return log_e if log_e > -math.inf else 0.0
 
     def interval(self, alpha: float) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
-        """All k means at all times together with probability about 1 - alpha; infinite while a gate
-        is closed. It rests on every draw, in one stage, so patience asks twice the draws."""
+        """Ends for all k means at all times together with probability about 1 - alpha; infinite while a gate is
+        closed. It rests on every draw, in one stage, so patience asks twice the draws."""
         every = self.first + self.second
         level = math.log(len(every.total) / alpha)
         mean = every.total / every.n

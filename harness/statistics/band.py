@@ -75,7 +75,7 @@ class UniformBand:
         return log_e_values(self.below(), self.n) if self.n else torch.zeros(len(self.counts), dtype=torch.float64)
 
     def interval(self, alpha: float) -> tuple[Float64[Tensor, "k m"], Float64[Tensor, "k m"]]:
-        """G(t) - t at the grid points, all together at all times with probability 1 - alpha."""
+        """Ends for G(t) - t at the grid points, all together at all times with probability 1 - alpha."""
         level = math.log(len(self.counts) / alpha) - _LOG_WEIGHT
         low, high = binomial.interval(self.below(), self.n, POINTS.expand(len(self.counts), -1), level)
         return low - POINTS, high - POINTS

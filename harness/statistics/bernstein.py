@@ -23,7 +23,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from harness.evidence import Look
@@ -41,8 +41,8 @@ class Sums:
     """What a chunk of `n` rows contributes: per column, the sum of the numbers and of their squares."""
 
     n: int
-    total: Float64[Tensor, " k"]
-    squares: Float64[Tensor, " k"]
+    total: Float[Tensor, " k"]
+    squares: Float[Tensor, " k"]
 
 
 def sums(values: Shaped[Tensor, " n *k"]) -> Sums:

@@ -77,7 +77,9 @@ def log_e_value(events: Numbers, n: Numbers | float, p: Numbers, uncertainty: Nu
     return log_mixture(events, n, p) - log_likelihood(events, n, nearest)
 
 
-def interval(events: Numbers, n: Numbers | float, p: Numbers, log_level: Numbers | float) -> tuple[Numbers, Numbers]:
+def interval(
+    events: Numbers, n: Numbers | float, p: Numbers, log_level: Float[Tensor, "*#b"] | float
+) -> tuple[Numbers, Numbers]:
     """The ends of {q: log M_n(q) < log_level}, by bisection on each side of the observed share, rounded outwards."""
     p = torch.as_tensor(p, dtype=torch.float64)
     share = events / n
@@ -126,7 +128,7 @@ class BinomialCount:
         return log_e_value(self.events, max(self.n, 1), self.p.expand_as(self.events), self.uncertainty)
 
     def interval(self, alpha: float) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
-        """Share less p, all k at all times together with probability 1 - alpha."""
+        """Ends for share less p, all k at all times together with probability 1 - alpha."""
         p = self.p.expand_as(self.events)
         low, high = interval(self.events, self.n, p, math.log(len(self.events) / alpha))
         return low - p - self.uncertainty, high - p + self.uncertainty

@@ -81,7 +81,7 @@ class CategoricalCounts:
         return float(log_e_values(self.counts, self.masses, self.uncertainty)) if self.n else 0.0
 
     def interval(self, alpha: float) -> tuple[Float64[Tensor, " K"], Float64[Tensor, " K"]]:
-        """Share less mass, all cells at all times together with probability 1 - alpha."""
+        """Ends for share less mass, all cells at all times together with probability 1 - alpha."""
         low, high = binomial.interval(self.counts, self.n, self.masses, math.log(len(self.masses) / alpha))
         return low - self.masses - self.uncertainty, high - self.masses + self.uncertainty
 

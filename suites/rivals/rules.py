@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from scipy import stats
 from torch import Tensor
 
 from harness.model import Model
-from suites.rivals.binned import RefusedError, binned
+from suites.rivals.binned import OURS, Binned, RefusedError, binned
 from suites.rivals.truth import Margins, Table, covariance_of, margins_of
 
 LEVEL = 1e-3
@@ -139,26 +139,26 @@ def _gaussian_level(comparisons: Callable[[int], int]) -> Callable[[int], float]
 # -------------------------------------------------------------------------------------- Pyro's goodness of fit
 
 
-def _pyro(exhibit: Exhibit) -> bool:
+def _binned(exhibit: Exhibit, by: Binned) -> bool:
     """`auto_goodness_of_fit` of continuous draws and their densities: gaps in one dimension, neighbours in several."""
     if isinstance(exhibit.margins, Table):
-        return _pyro_counts(exhibit)
+        return _binned_counts(exhibit, by)
     density = exhibit.model.log_prob(exhibit.x).double().exp()
     if exhibit.x.shape[1] == 1:
-        return binned().one_dimension(exhibit.x[:, 0].double(), density) < LEVEL
-    return binned().several_dimensions(exhibit.x, density) < LEVEL
+        return by.one_dimension(exhibit.x[:, 0].double(), density) < LEVEL
+    return by.several_dimensions(exhibit.x, density) < LEVEL
 
 
-def _pyro_margins(exhibit: Exhibit) -> bool:
+def _binned_margins(exhibit: Exhibit, by: Binned) -> bool:
     """The rule for one dimension on each margin, with the exact density of the margin."""
     if isinstance(exhibit.margins, Table):
-        return _pyro_counts(exhibit)
+        return _binned_counts(exhibit, by)
     density, x = exhibit.margins.density(exhibit.x), exhibit.x.double()
-    least = min(binned().one_dimension(a, p) for a, p in zip(x.T, density.T, strict=True))
+    least = min(by.one_dimension(a, p) for a, p in zip(x.T, density.T, strict=True))
     return least < LEVEL / len(density.T)
 
 
-def _pyro_counts(exhibit: Exhibit) -> bool:
+def _binned_counts(exhibit: Exhibit, by: Binned) -> bool:
     """The rule for counts on each margin of a discrete model; cells that it refuses are left out, as it allows.
 
     One coordinate's masses are the model's own, those of a margin of several are the exact ones.
@@ -171,7 +171,7 @@ def _pyro_counts(exhibit: Exhibit) -> bool:
     total = None if bool(kept.all()) else n
     values = exhibit.x.long().clamp(0, len(kept) - 1)
     counts = [torch.bincount(column, minlength=len(kept))[kept].double() for column in values.T]
-    return min(binned().multinomial(masses[kept], each, total) for each in counts) < LEVEL / margins.d
+    return min(by.multinomial(masses[kept], each, total) for each in counts) < LEVEL / margins.d
 
 
 # ------------------------------------------------------------------ two samples: the model's and a correct one's
@@ -211,7 +211,7 @@ def _usual(kind: str, d: int) -> tuple[int, ...]:
     return (10_000, 100_000) if d <= 10 else (10_000, 30_000)
 
 
-def _pyro_sizes(kind: str, d: int) -> tuple[int, ...]:
+def _binned_sizes(kind: str, d: int) -> tuple[int, ...]:
     """In several continuous dimensions it asks for more than 1000 draws each: one more, up to 10 dimensions.
 
     For 50 dimensions that would be minutes a seed, so it is asked at 10,000, and refuses.
@@ -219,7 +219,7 @@ def _pyro_sizes(kind: str, d: int) -> tuple[int, ...]:
     return _usual(kind, d) if kind == "discrete" or d == 1 else (10_001,)
 
 
-def _pyro_margin_sizes(kind: str, d: int) -> tuple[int, ...]:
+def _binned_margin_sizes(kind: str, d: int) -> tuple[int, ...]:
     """Where it differs from the rule itself: several continuous dimensions."""
     if kind == "discrete" or d == 1:
         return ()
@@ -230,7 +230,7 @@ def rules() -> tuple[Rule, ...]:
     """Every rule, with who computes it."""
     from importlib.metadata import version
 
-    scipy, pyro = f"scipy {version('scipy')}", binned().who
+    scipy = f"scipy {version('scipy')}"
     pairs = _gaussian_level(lambda d: 2 * d + d * (d - 1) // 2)
     means, one, usual = _gaussian_level(lambda d: 2 * d), _gaussian_level(lambda d: 1), ("sample",)
     return (
@@ -239,13 +239,26 @@ def rules() -> tuple[Rule, ...]:
         Rule("moments", "mean, variance within 5 se", "textbook", usual, _usual, _moments, means),
         Rule("covariances", "also covariances", "textbook", usual, _several_only, _covariances, pairs),
         Rule("entropy", "entropy within 5 se", "textbook", ("sample", "log_prob", "entropy"), _usual, _entropy, one),
-        Rule("pyro", "Pyro's goodness of fit", pyro, ("sample", "log_prob"), _pyro_sizes, _pyro, dear=True),
-        Rule("pyro_margins", "Pyro's on margins", pyro, usual, _pyro_margin_sizes, _pyro_margins),
+        *_binned_rules(),
         Rule(
             "ks_two_sample", "two-sample KS on margins", scipy, usual, lambda kind, d: (10_000,), _two_sample_kolmogorov
         ),
         Rule("energy", "two-sample energy distance", "textbook", usual, lambda kind, d: (1_000,), _energy, dear=True),
     )
+
+
+def _binned_rules() -> list[Rule]:
+    """Pyro's own where it is installed, and the same rule with an exact tail of the chi-square law (see `binned`)."""
+    told = []
+    for by, name, title in ((binned(), "pyro", "Pyro's goodness of fit"), (OURS, "binned", "the same, exact tail")):
+        if name == "binned" or by is not OURS:
+            whole, margins = partial(_binned, by=by), partial(_binned_margins, by=by)
+            looks_at = ("sample", "log_prob")
+            told.append(Rule(name, title, by.who, looks_at, _binned_sizes, whole, dear=True))
+            told.append(
+                Rule(f"{name}_margins", f"{title}, on margins", by.who, ("sample",), _binned_margin_sizes, margins)
+            )
+    return told
 
 
 def _continuous_only(kind: str, d: int) -> tuple[int, ...]:
