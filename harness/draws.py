@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from harness.subject import Subject
@@ -44,6 +44,11 @@ class Draws:
         return log_density(self.subject, self.x)
 
     @cached_property
+    def within(self) -> Bool[Tensor, " n"]:
+        """Does the draw lie where proposals may be judged? Identities are restricted to that domain on both sides."""
+        return within(self.subject, self.x)
+
+    @cached_property
     def log_q(self) -> Float64[Tensor, " n"]:
         """The reference's log-density at the model's draws."""
         return self.subject.reference.log_density(self.z)
@@ -62,10 +67,44 @@ class Proposals:
         self.x, self.z, self.log_q = subject.reference.sample(n, source)
         # Coordinates for which the dtype has no event are left out of both sides of an identity.
         faithful = subject.profile.chart.faithful(self.z, self.x)
-        self.log_p = torch.where(faithful, log_density(subject, self.x), -torch.inf)
+        self.log_p = log_density_where(subject, self.x, faithful & within(subject, self.x))
 
 
 def log_density(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Float64[Tensor, " n"]:
     """The model's log-density of events, without a graph, in float64."""
     with torch.no_grad():
         return subject.model.log_prob(x).to(torch.float64)
+
+
+def log_density_where(
+    subject: Subject, x: Shaped[Tensor, " n *event"], wanted: Bool[Tensor, " n"]
+) -> Float64[Tensor, " n"]:
+    """The log-density of the wanted events; -inf, without asking the model, of the others and of non-finite ones."""
+    wanted = wanted & x.reshape(len(x), -1).isfinite().all(1)
+    if bool(wanted.all()):
+        return log_density(subject, x)
+    stand_in = subject.pilot[:1].to(x)
+    safe = torch.where(wanted.reshape(-1, *(1,) * (x.ndim - 1)), x, stand_in)
+    return torch.where(wanted, log_density(subject, safe), -torch.inf)
+
+
+def within(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " n"]:
+    """All events; or, for a model that raises outside its support, those inside the box that pilot draws span."""
+    box = subject.once("domain", lambda: _domain(subject))
+    if box is None:
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+    flat = x.reshape(len(x), -1)
+    return ((flat >= box[0]) & (flat <= box[1])).all(1)
+
+
+def _domain(subject: Subject) -> tuple[Tensor, Tensor] | None:
+    """The pilot's box if the model refuses proposals, None if it takes them all."""
+    source = subject.generator("proposals", "domain")
+    x, z, _ = subject.reference.sample(2**12, source)
+    asked = subject.profile.chart.faithful(z, x)
+    try:
+        log_density_where(subject, x, asked)
+    except Exception:  # the contract says -inf; a model that raises instead is asked inside its draws' box only
+        flat = subject.pilot.reshape(len(subject.pilot), -1)
+        return flat.amin(0), flat.amax(0)
+    return None

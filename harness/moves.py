@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from harness.draws import log_density
+from harness.draws import log_density_where, within
 from harness.reference import Reference, codes
 from harness.subject import Subject
 
@@ -35,8 +35,8 @@ def log_target(subject: Subject, z: Float64[Tensor, "n d"]) -> Float64[Tensor, "
     """
     chart = subject.profile.chart
     x = chart.events(z)
-    value = log_density(subject, x) + chart.log_volume(z)
-    return torch.where(value.isfinite() & chart.faithful(z, x), value, -torch.inf)
+    value = log_density_where(subject, x, chart.faithful(z, x) & within(subject, x)) + chart.log_volume(z)
+    return torch.where(value.isfinite(), value, -torch.inf)
 
 
 def propose(subject: Subject, z: Float64[Tensor, "n d"], source: torch.Generator) -> Moved:
@@ -132,12 +132,14 @@ def _gradient(subject: Subject, position: Tensor, factor: Tensor) -> tuple[Tenso
         inner = position.detach().requires_grad_(True)
         z = inner @ factor.T
         x = chart.events(z)
+        usable = (chart.faithful(z, x) & within(subject, x) & x.flatten(1).isfinite().all(1)).detach()
+        if not bool(usable.all()):
+            x = torch.where(usable.reshape(-1, *(1,) * (x.ndim - 1)), x, subject.pilot[:1].to(x))
         value = subject.model.log_prob(x).to(torch.float64) + chart.log_volume(z)
         finite = torch.where(value.isfinite(), value, torch.zeros_like(value))
         (gradient,) = torch.autograd.grad(finite.sum(), inner)
     gradient = gradient.nan_to_num(0.0, 0.0, 0.0).clamp(-1e3, 1e3)
-    usable = value.isfinite() & chart.faithful(z, x)
-    return torch.where(usable, value, -torch.inf).detach(), gradient
+    return torch.where(usable & value.isfinite(), value, -torch.inf).detach(), gradient
 
 
 def _walk(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from harness.model import Model
 
 MAX_ALPHABET = 4096
 FEW_VALUES = 64
+HARD_EDGE = 0.005
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ def profile(model: Model, pilot: Shaped[Tensor, " n *event"]) -> Profile:
     discrete = discrete_coordinates(model, pilot)
     chart = fit_chart(pilot, model.support, discrete)
     flat = pilot.reshape(len(pilot), -1).to(torch.float64)
-    alphabets = tuple(_alphabet(flat[:, j], model) if flag else None for j, flag in enumerate(chart.discrete.tolist()))
+    alphabets = tuple(
+        _within_support(_alphabet(flat[:, j], model, pilot.dtype), model, pilot.dtype) if flag else None
+        for j, flag in enumerate(chart.discrete.tolist())
+    )
     return Profile(chart, pilot, alphabets)
 
 
@@ -57,8 +61,17 @@ def discrete_coordinates(model: Model, x: Shaped[Tensor, " n *event"]) -> Bool[T
         return torch.full((flat.shape[1],), bool(model.support.is_discrete), device=x.device)
     resolvable = flat.abs().amax(0) * torch.finfo(x.dtype).eps < 1 / 16
     integers = (flat == flat.round()).all(0) & resolvable
-    few = torch.tensor([len(torch.unique(column)) <= FEW_VALUES for column in flat.T], device=x.device)
+    few = torch.tensor([_few(torch.unique(column), len(column)) for column in flat.T], device=x.device)
     return integers | (few & _vanishes_beside(model, x, few & ~integers))
+
+
+def _few(values: Tensor, n: int) -> bool:
+    """Few values, or evenly spaced ones, far fewer than the draws: levels of a quantised picture, say."""
+    if len(values) <= FEW_VALUES:
+        return True
+    steps = values.double().diff()
+    even = bool((steps - steps.min() * (steps / steps.min()).round()).abs().max() < 1e-3 * steps.min())
+    return even and len(values) <= min(MAX_ALPHABET, n // 8)
 
 
 def _mixed(model: Model) -> bool:
@@ -82,15 +95,43 @@ def _vanishes_beside(model: Model, x: Tensor, candidates: Tensor) -> Tensor:
     return answer
 
 
-def _alphabet(column: Tensor, model: Model) -> Tensor:
-    """Values that a discrete coordinate may take: those seen, and for integers those between and a little beyond."""
+def _alphabet(column: Float64[Tensor, " n"], model: Model, dtype: torch.dtype) -> Float64[Tensor, " values"]:
+    """Values that a discrete coordinate may take: those seen, and for integers those between.
+
+    A little beyond is added where the support is declared and allows it, or where the frequencies fade out, as those of
+    a Poisson do; at a hard edge, as of a table or a pixel, what an undeclared density says beyond it means nothing.
+    """
     values = torch.unique(column)
     values = values[values.isfinite()]
     if not len(values):
         return torch.zeros(1, dtype=torch.float64, device=column.device)
-    if bool((values == values.round()).all()):
-        low, high = int(values[0]), int(values[-1])
-        pad = max(1, (high - low) // 4)
-        if high - low + 2 * pad < MAX_ALPHABET:
-            return torch.arange(low - pad, high + pad + 1, dtype=torch.float64, device=column.device)
-    return values[:MAX_ALPHABET]
+    if not bool((values == values.round()).all()):
+        return values[:MAX_ALPHABET]
+    low, high = int(values[0]), int(values[-1])
+    pad = max(1, (high - low) // 4)
+    if high - low + 2 * pad >= MAX_ALPHABET:
+        return values[:MAX_ALPHABET]
+    below, above = low - pad, high + pad
+    if model.support is None:
+        below = low if _hard(column, values[0]) else below
+        above = high if _hard(column, values[-1]) else above
+    if not dtype.is_floating_point:
+        limits = (0, 1) if dtype is torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        below, above = max(below, limits[0]), min(above, limits[1])
+    return torch.arange(below, above + 1, dtype=torch.float64, device=column.device)
+
+
+def _hard(column: Tensor, edge: Tensor) -> bool:
+    """Is the outermost value too frequent for a tail that fades out?"""
+    return float((column == edge).double().mean()) > HARD_EDGE
+
+
+def _within_support(alphabet: Tensor, model: Model, dtype: torch.dtype) -> Tensor:
+    """The values that the declared support allows, where it speaks of single coordinates."""
+    if model.support is None or getattr(model.support, "event_dim", 0) > 0:
+        return alphabet
+    try:
+        allowed = model.support.check(alphabet.to(dtype))
+    except Exception:  # a support that speaks of whole events only, though it says otherwise
+        return alphabet
+    return alphabet[allowed] if allowed.shape == alphabet.shape and bool(allowed.any()) else alphabet

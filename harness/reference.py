@@ -18,7 +18,12 @@ from harness.profile import Profile
 from harness.streams import generator
 
 COMPONENTS = (1, 2, 4, 8)
-EM_STEPS = 25
+EM_STEPS = 20
+SELECTION = 2**13
+
+
+Codes = tuple[Int[Tensor, "n m"], Bool[Tensor, "n m"]]
+"""Positions of discrete coordinates in their alphabets, and whether they are in them."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,14 @@ class Reference:
         log_q = torch.logsumexp(self.log_joint(z), 1) - self.profile.chart.log_volume(z)
         return torch.where(z.isfinite().all(1), log_q, -torch.inf).nan_to_num(-torch.inf, posinf=torch.inf)
 
-    def log_joint(self, z: Float64[Tensor, "n d"]) -> Float64[Tensor, "n k"]:
-        """Log-probability of component and coordinates."""
+    def log_joint(self, z: Float64[Tensor, "n d"], found: Codes | None = None) -> Float64[Tensor, "n k"]:
+        """Log-probability of component and coordinates; `found` are the codes of z, where they are at hand."""
         chart = self.profile.chart
         joint = self.log_weight.expand(len(z), -1)
         if self.mean.shape[1]:
             joint = joint + _log_gaussians(z[:, ~chart.discrete], self.mean, self.factor)
         if len(self.table):
-            position, known = all_codes(self.profile, z)
+            position, known = all_codes(self.profile, z) if found is None else found
             joint = joint + _looked_up(self.table, position)
             joint = torch.where(known.all(1, keepdim=True), joint, -torch.inf)
         return joint
@@ -113,14 +118,15 @@ def fit_reference(profile: Profile, seed: int) -> Reference:
     """The mixture whose held-out pilot likelihood is highest."""
     z = profile.chart.coordinates(profile.pilot)
     z = z[z.isfinite().all(1)]
-    half = len(z) // 2
+    part = z[:SELECTION]
+    half = len(part) // 2
     source = generator(seed, "reference", device=z.device)
     scores: list[tuple[float, int]] = []
     for k in COMPONENTS:
         if k > 1 and half < 20 * k:
             break
-        fitted = _fit(profile, z[:half], k, source)
-        held_out = torch.logsumexp(fitted.log_joint(z[half:]), 1)
+        fitted = _fit(profile, part[:half], k, source)
+        held_out = torch.logsumexp(fitted.log_joint(part[half:]), 1)
         score = float(held_out[held_out.isfinite()].mean()) if bool(held_out.isfinite().any()) else -math.inf
         if scores and score < scores[-1][0] + 1e-3:
             break
@@ -129,12 +135,13 @@ def fit_reference(profile: Profile, seed: int) -> Reference:
     return _fit(profile, z, best, source)
 
 
-def _fit(profile: Profile, z: Tensor, k: int, source: torch.Generator) -> Reference:
+def _fit(profile: Profile, z: Float64[Tensor, "n d"], k: int, source: torch.Generator) -> Reference:
     share = torch.nn.functional.one_hot(_nearest_seed(z, k, source), k).to(z.dtype)
-    current = _maximise(profile, z, share)
+    found = all_codes(profile, z) if bool(profile.chart.discrete.any()) else None
+    current = _maximise(profile, z, share, found)
     for _ in range(EM_STEPS if k > 1 else 0):
-        share = torch.softmax(current.log_joint(z), 1).nan_to_num(1 / k)
-        current = _maximise(profile, z, share)
+        share = torch.softmax(current.log_joint(z, found), 1).nan_to_num(1 / k)
+        current = _maximise(profile, z, share, found)
     return current
 
 
@@ -154,7 +161,7 @@ def _nearest_seed(z: Tensor, k: int, source: torch.Generator) -> Tensor:
     return nearest
 
 
-def _maximise(profile: Profile, z: Tensor, share: Tensor) -> Reference:
+def _maximise(profile: Profile, z: Tensor, share: Tensor, found: Codes | None) -> Reference:
     """Weighted maximum likelihood, smoothed so that every direction and every value of an alphabet keeps some mass."""
     chart = profile.chart
     weight = share.sum(0) + 1e-3  # (k,)
@@ -162,17 +169,17 @@ def _maximise(profile: Profile, z: Tensor, share: Tensor) -> Reference:
     mean = share.T @ continuous / weight[:, None]
     factors = [_factor(continuous - mean[k], share[:, k], float(weight[k])) for k in range(share.shape[1])]
     factor = torch.stack(factors) if factors else torch.empty(0)
-    return Reference(profile, torch.log(weight / weight.sum()), mean, factor, _tables(profile, z, share))
+    return Reference(profile, torch.log(weight / weight.sum()), mean, factor, _tables(profile, share, found))
 
 
-def _tables(profile: Profile, z: Tensor, share: Tensor) -> Tensor:
+def _tables(profile: Profile, share: Tensor, found: Codes | None) -> Tensor:
     """(m, values, k): log-frequencies of the values of each discrete coordinate in each component."""
-    if not bool(profile.chart.discrete.any()):
-        return torch.empty(0, 1, share.shape[1], dtype=z.dtype, device=z.device)
+    if found is None:
+        return torch.empty(0, 1, share.shape[1], dtype=share.dtype, device=share.device)
     letters = _letters(profile)
     m, values = letters.shape
-    position, known = all_codes(profile, z)
-    index = (position + values * torch.arange(m, device=z.device)).flatten()
+    position, known = found
+    index = (position + values * torch.arange(m, device=share.device)).flatten()
     counts = torch.stack(
         [torch.bincount(index, (share[:, k, None] * known).flatten(), m * values) for k in range(share.shape[1])], 1
     )

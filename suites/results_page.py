@@ -236,7 +236,7 @@ def _our_alarms(ours: Sequence[Json]) -> Cell:
     told = false_alarms(ours)
     if not told:
         return Cell("not measured", tone="blank")
-    return Cell(f"{told[0]['alarms']} of {told[0]['runs']:,}", f"nominal {told[0]['alpha']:.0e}")
+    return Cell(f"{told[0]['alarms']} of {told[0]['runs']:,}", f"nominal {scientific(told[0]['alpha'])}")
 
 
 def miscalibrated(rivals: Iterable[Json]) -> list[Json]:
@@ -327,6 +327,7 @@ def render(found: dict[str, Json]) -> str:
         near=[row for row in own if row["group"] == "near miss"],
         rivals=rival_tables(rivals, own),
         miscalibrated=miscalibrated(rivals),
+        lost_tail=any(row["rule"] == "binned" for row in rivals),
         who=dict.fromkeys((row["title"], row["who"]) for row in rivals),
         cost=cost,
         curves=[drawn(curve) for curve in cost.get("curves", [])],

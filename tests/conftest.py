@@ -1,10 +1,13 @@
 """Shapes are checked while the tests run: every call in the modules below is held to its jaxtyping annotations.
 
-The hook has to be there before these modules are first imported, hence here, in the first conftest that is read. Modules
-that call foreign models, or import no torch, are left as users run them: what a model returns is for the checks to judge.
+The hook has to be there before these modules are first imported, hence here, in the first conftest that is read.
+Modules that call foreign models, or import no torch, are left as users run them: what a model returns is for the checks
+to judge.
 """
 
-import torch
+import random
+from unittest.mock import patch
+
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -14,6 +17,10 @@ CHECKED = (
 )
 """Modules, or packages with all in them."""
 
+# beartype looks at one random item of a list. It keeps the function that it finds here when it is imported, so that the
+# global generator, which some checks watch, is not drawn from.
+with patch.object(random, "getrandbits", random.Random(0).getrandbits):
+    from beartype import beartype  # noqa: F401
+
 # An int will do where a float is asked for, as for a type checker.
-torch.set_num_threads(1)  # two threads on two busy cores take a hundred times as long
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

@@ -23,6 +23,14 @@ from harness.statistics.accumulator import Accumulator
 from harness.statistics.bernstein import BoundedMean, Sums
 from harness.subject import Subject
 
+SOUND = (
+    "density.integrates_to_one",
+    "density.sums_to_one",
+    "sample.finite",
+    "support.draws_are_possible",
+)
+"""Checks that must not have failed: a density of the wrong mass, or draws that are none, break every identity here."""
+
 LEAST_OVERLAP = 0.1
 
 
@@ -30,7 +38,8 @@ def bridge_weights(draws: Draws) -> tuple[Float64[Tensor, " n"], Float64[Tensor,
     """2q/(p+q) at the model's draws and 2p/(p+q) at the proposals, over their overlap; in [0, 2/overlap]."""
     scale = 2 / overlap(draws.subject)
     proposals = draws.proposals
-    return scale * _share(draws.log_q - draws.log_p), scale * _share(proposals.log_p - proposals.log_q)
+    at_draws = torch.where(draws.within, _share(draws.log_q - draws.log_p), 0.0)
+    return scale * at_draws, scale * _share(proposals.log_p - proposals.log_q)
 
 
 def overlap(subject: Subject) -> float:
@@ -76,6 +85,7 @@ def _share(log_ratio: Tensor) -> Tensor:
 @statistical(
     "density.bridge_mass",
     needs=("sample", "log_prob"),
+    blocked_by=SOUND,
     start=_bridged(2.0),
     unit="of the mass",
     source="Bennett 1976; Meng & Wong 1996, https://www3.stat.sinica.edu.tw/statistica/j6n4/j6n43/j6n43.htm",
@@ -93,7 +103,7 @@ def bridge_mass(draws: Draws) -> Float64[Tensor, " n"]:
 @statistical(
     "sampler.bridge",
     needs=("sample", "log_prob"),
-    blocked_by=("density.bridge_mass",),
+    blocked_by=("density.bridge_mass", *SOUND),
     start=_bridged(6.0),
     labels=features.labels,
     unit="probability",
@@ -130,7 +140,7 @@ def _pilot_means(subject: Subject) -> Tensor:
 @statistical(
     "sampler.bridge_pairs",
     needs=("sample", "log_prob"),
-    blocked_by=("density.bridge_mass",),
+    blocked_by=("density.bridge_mass", *SOUND),
     start=_bridged(2.0),
     labels=lambda subject: [f"coordinates {j} and {k}" for j, k in pair_indices(subject).T.tolist()],
     unit="probability",
@@ -191,7 +201,7 @@ def _gram(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 @statistical(
     "sampler.adversary",
     needs=("sample", "log_prob"),
-    blocked_by=("density.bridge_mass",),
+    blocked_by=("density.bridge_mass", *SOUND),
     start=_bridged(2.0),
     tolerance=0.5,
     unit="probability",

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from harness import features, moves
+from harness.checks.bridge import SOUND
 from harness.checks.law import Check, NotApplicable, statistical
 from harness.draws import Draws
 from harness.statistics.accumulator import Accumulator
@@ -95,6 +96,7 @@ def _numbers(draws: Draws, name: str, differences: Differences) -> Tensor:
 @statistical(
     "sampler.exchangeable",
     needs=("sample", "log_prob"),
+    blocked_by=SOUND,
     start=_scaled("exchange", _exchange),
     labels=features.coordinate_labels,
     share=1 / 4,
@@ -114,6 +116,7 @@ def exchangeable(draws: Draws) -> Float[Tensor, "n k"]:
 @statistical(
     "sampler.stein",
     needs=("sample", "log_prob"),
+    blocked_by=SOUND,
     start=_scaled("stein", _generator),
     labels=features.coordinate_labels,
     share=1 / 2,

@@ -105,10 +105,12 @@ def cases(seeds: int) -> Iterator[Case]:
     for rule in named().values():
         for kind, d, scale, n in _settings(rule):
             if scale == 1.0:
-                yield Case(rule.name, "none", kind, d, scale, n, _affordable(rule, FALSE_ALARM_SEEDS * seeds, n, d))
+                yield Case(
+                    rule.name, "none", kind, d, scale, n, _affordable(rule, FALSE_ALARM_SEEDS * seeds, kind, n, d)
+                )
             for planted in PLANTED:
                 if kind != "coin" and planted.correct(kind, d, scale) is not None:
-                    yield Case(rule.name, planted.name, kind, d, scale, n, _affordable(rule, seeds, n, d))
+                    yield Case(rule.name, planted.name, kind, d, scale, n, _affordable(rule, seeds, kind, n, d))
 
 
 def _settings(rule: Rule) -> Iterator[tuple[str, int, float, int]]:
@@ -122,9 +124,9 @@ def _settings(rule: Rule) -> Iterator[tuple[str, int, float, int]]:
         yield "coin", 1, 1.0, n
 
 
-def _affordable(rule: Rule, seeds: int, n: int, d: int) -> int:
+def _affordable(rule: Rule, seeds: int, kind: str, n: int, d: int) -> int:
     """Fewer seeds where a seed is dear, but no fewer than 20 (or all, if fewer were asked for)."""
-    share = min(0.06 if rule.dear else 1.0, NUMBERS / (n * d))
+    share = min(0.06 if rule.dear(kind, d) else 1.0, NUMBERS / (n * d))
     return max(min(seeds, 20), math.floor(seeds * share))
 
 

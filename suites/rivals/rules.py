@@ -50,7 +50,7 @@ class Rule:
     sizes: Callable[[str, int], tuple[int, ...]]  # kind of events, dimension -> numbers of draws
     alarm: Callable[[Exhibit], bool]
     nominal: Callable[[int], float] = lambda d: LEVEL
-    dear: bool = False
+    dear: Callable[[str, int], bool] = lambda kind, d: False  # for which kind of events and dimension a seed is dear
 
 
 def alarms(rule: Rule, exhibit: Exhibit) -> bool:
@@ -243,8 +243,21 @@ def rules() -> tuple[Rule, ...]:
         Rule(
             "ks_two_sample", "two-sample KS on margins", scipy, usual, lambda kind, d: (10_000,), _two_sample_kolmogorov
         ),
-        Rule("energy", "two-sample energy distance", "textbook", usual, lambda kind, d: (1_000,), _energy, dear=True),
+        Rule(
+            "energy",
+            "two-sample energy distance",
+            "textbook",
+            usual,
+            lambda kind, d: (1_000,),
+            _energy,
+            dear=lambda kind, d: True,
+        ),
     )
+
+
+def _neighbours(kind: str, d: int) -> bool:
+    """Does the binned rule look for nearest neighbours?"""
+    return kind == "continuous" and d > 1
 
 
 def _binned_rules() -> list[Rule]:
@@ -254,7 +267,7 @@ def _binned_rules() -> list[Rule]:
         if name == "binned" or by is not OURS:
             whole, margins = partial(_binned, by=by), partial(_binned_margins, by=by)
             looks_at = ("sample", "log_prob")
-            told.append(Rule(name, title, by.who, looks_at, _binned_sizes, whole, dear=True))
+            told.append(Rule(name, title, by.who, looks_at, _binned_sizes, whole, dear=_neighbours))
             told.append(
                 Rule(f"{name}_margins", f"{title}, on margins", by.who, ("sample",), _binned_margin_sizes, margins)
             )
