@@ -65,7 +65,7 @@ class Chart:
         return volume + self.transform.log_abs_det_jacobian(u, self.transform(u)).reshape(len(z), -1).sum(1)
 
     def faithful(self, z: Float64[Tensor, "n k"], x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " n"]:
-        """Are the coordinates of x those that it was made of? Not where the dtype underflows, saturates or is coarse."""
+        """Are the coordinates of x those it was made of? Not where the dtype underflows, saturates or is coarse."""
         if self._fine:
             return torch.ones(len(z), dtype=torch.bool, device=z.device)
         gap = torch.where(self.discrete, 0.0, (self.coordinates(x) - z).abs())

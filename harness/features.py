@@ -14,11 +14,11 @@ from torch import Tensor
 
 from harness.draws import log_density
 from harness.profile import Profile
-from harness.reference import codes
+from harness.reference import all_codes
 from harness.subject import Subject
 
 SHAPES = ("sign", "location", "scale", "z > 2", "z < -2", "|z| > 3", "|z| > 4.5")
-MAX_VALUES = 12
+MAX_VALUES = 24
 FEW = 4
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -27,9 +27,10 @@ def coordinate_columns(subject: Subject, z: Float64[Tensor, "n d"]) -> Float[Ten
     """The columns that look at one coordinate each."""
     profile = subject.profile
     parts = [_shapes(z[:, ~profile.chart.discrete]).flatten(1)]
-    for j in _discrete(profile):
-        position, known = codes(profile, z[:, j], j)
-        parts.append(_table(subject, j)[position] * known[:, None])
+    places = _discrete(profile)
+    if places:
+        position, known = all_codes(profile, z)
+        parts += [_table(subject, j)[position[:, i]] * known[:, i, None] for i, j in enumerate(places)]
     return torch.cat(parts, 1)
 
 
@@ -47,7 +48,7 @@ def coordinate_labels(subject: Subject) -> list[str]:
 def labels(subject: Subject) -> list[str]:
     """The names of all columns."""
     whole = [f"{what} at its {level:.0%} level" for what in ("radius", "log-density") for level in LEVELS]
-    return coordinate_labels(subject) + whole
+    return [*coordinate_labels(subject), *whole, "all events together"]
 
 
 def weighted_sums(
@@ -59,12 +60,18 @@ def weighted_sums(
     dense = _shapes(z[:, ~profile.chart.discrete]).flatten(1)
     whole = _whole(subject, z, log_p)
     total, squares = [w @ dense], [w.square() @ dense.square()]
-    for j in _discrete(profile):
-        position, known = codes(profile, z[:, j], j)
-        table = _table(subject, j).double()
-        kept = weight * known
-        total.append(torch.bincount(position, kept, len(table)) @ table)
-        squares.append(torch.bincount(position, kept.square(), len(table)) @ table.square())
+    places = _discrete(profile)
+    if places:
+        position, known = all_codes(profile, z)
+        m, values = profile.letters.shape
+        index = (position + values * torch.arange(m, device=z.device)).flatten()
+        kept = (weight[:, None] * known).flatten()
+        once = torch.bincount(index, kept, m * values).reshape(m, values)
+        twice = torch.bincount(index, kept.square(), m * values).reshape(m, values)
+        for i, j in enumerate(places):
+            table = _table(subject, j).double()
+            total.append(once[i, : len(table)] @ table)
+            squares.append(twice[i, : len(table)] @ table.square())
     total, squares = [*total, w @ whole], [*squares, w.square() @ whole]
     return torch.cat([part.double() for part in total]).cpu(), torch.cat([part.double() for part in squares]).cpu()
 
@@ -121,11 +128,12 @@ def _table(subject: Subject, j: int) -> Tensor:
 
 
 def _whole(subject: Subject, z: Tensor, log_p: Tensor) -> Tensor:
-    """(n, 2 levels): radius and log-density beyond their pilot quantiles, on the rarer side."""
+    """(n, 2 levels + 1): radius and log-density beyond their pilot quantiles, on the rarer side; and 1."""
     quantiles = subject.once("quantiles of whole events", lambda: _pilot_quantiles(subject))
     numbers = torch.stack([_radius(z), log_p.nan_to_num(neginf=-1e300)], 1)[:, :, None]
     upper = torch.tensor(LEVELS, device=z.device) > 0.5
-    return torch.where(upper, numbers > quantiles.T, numbers < quantiles.T).flatten(1).float()
+    beyond = torch.where(upper, numbers > quantiles.T, numbers < quantiles.T).flatten(1).float()
+    return torch.cat([beyond, torch.ones_like(beyond[:, :1])], 1)
 
 
 def _radius(z: Tensor) -> Tensor:

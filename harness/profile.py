@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float64, Shaped
@@ -28,6 +29,14 @@ class Profile:
     def size(self) -> int:
         """Number of coordinates."""
         return self.chart.size
+
+    @cached_property
+    def letters(self) -> Float64[Tensor, "m values"]:
+        """The alphabets of the discrete coordinates, the shorter ones continued by values that never occur."""
+        alphabets = [alphabet for alphabet in self.alphabets if alphabet is not None]
+        longest = max(len(alphabet) for alphabet in alphabets)
+        beyond = torch.arange(1, longest + 1, dtype=torch.float64, device=alphabets[0].device) * 1e12
+        return torch.stack([torch.cat([a, a[-1].abs() + beyond[: longest - len(a)]]) for a in alphabets])
 
     @property
     def kind(self) -> str:

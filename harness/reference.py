@@ -55,7 +55,7 @@ class Reference:
         z = torch.empty(n, chart.size, dtype=torch.float64, device=device)
         z[:, ~chart.discrete] = continuous
         if len(self.table):
-            letters = _letters(self.profile)
+            letters = self.profile.letters
             values = letters.T.gather(0, position.clamp(max=letters.shape[1] - 1))
             z[:, chart.discrete] = (values - chart.location[chart.discrete]) / chart.scale[chart.discrete]
         return chart.events(z), z, self.log_density(z)
@@ -80,7 +80,7 @@ class Reference:
 
 def all_codes(profile: Profile, z: Float64[Tensor, "n d"]) -> tuple[Int[Tensor, "n m"], Bool[Tensor, "n m"]]:
     """Positions of the discrete coordinates of z in their alphabets, and whether they are in them."""
-    chart, letters = profile.chart, _letters(profile)
+    chart, letters = profile.chart, profile.letters
     values = z[:, chart.discrete] * chart.scale[chart.discrete] + chart.location[chart.discrete]
     gap = letters.diff(dim=1).amin(1).clamp(max=1.0) / 4 if letters.shape[1] > 1 else torch.ones_like(letters[:, 0]) / 4
     position = torch.searchsorted(letters, (values - gap).T.contiguous()).clamp(max=letters.shape[1] - 1)
@@ -96,14 +96,6 @@ def codes(profile: Profile, column: Float64[Tensor, " n"], j: int) -> tuple[Int[
     gap = (alphabet.diff().amin() if len(alphabet) > 1 else torch.ones((), device=alphabet.device)) / 4
     position = torch.searchsorted(alphabet, value - gap).clamp(max=len(alphabet) - 1)
     return position, (alphabet[position] - value).abs() < gap
-
-
-def _letters(profile: Profile) -> Tensor:
-    """(m, values): the alphabets of the discrete coordinates, the shorter ones continued by values that never occur."""
-    alphabets = [alphabet for alphabet in profile.alphabets if alphabet is not None]
-    longest = max(len(alphabet) for alphabet in alphabets)
-    beyond = torch.arange(1, longest + 1, dtype=torch.float64, device=alphabets[0].device) * 1e12
-    return torch.stack([torch.cat([a, a[-1].abs() + beyond[: longest - len(a)]]) for a in alphabets])
 
 
 def _looked_up(table: Tensor, position: Tensor) -> Tensor:
@@ -176,7 +168,7 @@ def _tables(profile: Profile, share: Tensor, found: Codes | None) -> Tensor:
     """(m, values, k): log-frequencies of the values of each discrete coordinate in each component."""
     if found is None:
         return torch.empty(0, 1, share.shape[1], dtype=share.dtype, device=share.device)
-    letters = _letters(profile)
+    letters = profile.letters
     m, values = letters.shape
     position, known = found
     index = (position + values * torch.arange(m, device=share.device)).flatten()

@@ -198,12 +198,21 @@ def _rival_row(bug: str, kind: str, d: int, mine: Sequence[Json], ours: Sequence
         "name": bug,
         "defect": told[0]["defect"],
         "ours": _planted_cell(own[0]) if own else Cell("not measured", tone="blank"),
-        "cells": [_rival_cell([r for r in told if r["rule"] == name]) for name in names],
+        "cells": [
+            _rival_cell(
+                [r for r in told if r["rule"] == name],
+                {r["n"]: r for r in mine if r["mutant"] == "none" and r["rule"] == name and r["seeds"]},
+            )
+            for name in names
+        ],
     }
 
 
-def _rival_cell(rows: Sequence[Json]) -> Cell:
-    """The least number of draws at which the goal is met, else the rate at the largest."""
+def _rival_cell(rows: Sequence[Json], correct: dict[int, Json]) -> Cell:
+    """The least number of draws at which the goal is met, else the rate at the largest.
+
+    Alarms say nothing where the rule raises them on the correct model too, in more than 5 % of the seeds.
+    """
     if not rows:
         return Cell("", tone="blank")
     if rows[0]["hidden"]:
@@ -213,6 +222,10 @@ def _rival_cell(rows: Sequence[Json]) -> Cell:
     rows = sorted(rows, key=lambda r: r["n"])
     best = next((r for r in rows if _met(r)), rows[-1])
     title = "; ".join(f"{r['found']} of {r['seeds']} seeds at {r['n']:,} draws" for r in rows)
+    wolf = correct.get(best["n"])
+    if wolf is not None and limits(wolf["false_alarms"], wolf["seeds"])[0] > 1 - GOAL:
+        small = f"correct: {rate(wolf['false_alarms'], wolf['seeds'])}"
+        return Cell(rate(best["found"], best["seeds"]), small, "hidden", title)
     return Cell(rate(best["found"], best["seeds"]), count(best["n"]), tone(best["found"], best["seeds"]), title)
 
 

@@ -66,8 +66,8 @@ CORRECT = {
 
 @pytest.mark.parametrize("name", CORRECT)
 def test_false_alarms_stay_within_a_budget_of_five_percent(name):
-    """At alpha 0.05 a run, 40 seeds: alarms are at most as many as 0.05 explains (binomial upper 99.9 % quantile)."""
-    seeds = 40
+    """At alpha 0.05 a run, 30 seeds: alarms are at most as many as 0.05 explains (binomial upper 99.9 % quantile)."""
+    seeds = 30
     alarms = 0
     for seed in range(seeds):
         records = verdicts(adapt(CORRECT[name]()), LAWS, seed, effort="quick", alpha=0.05)
@@ -83,7 +83,8 @@ def test_correct_models_pass_at_any_dimension_and_scale(size, scale):
     outcome = {record.check: record.verdict for record in records.values()}
     assert Verdict.FAIL not in outcome.values()
     assert Verdict.ERROR not in outcome.values()
-    assert outcome["density.bridge_mass"] is outcome["sampler.bridge"] is outcome["sampler.adversary"] is Verdict.PASS
+    assert outcome["sampler.bridge"] is outcome["sampler.adversary"] is Verdict.PASS
+    assert outcome["density.bridge_mass"] is (Verdict.SKIP if size <= 3 else Verdict.PASS)  # integrated where it can be
 
 
 @pytest.mark.parametrize(
