@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from harness.model import Model
 from harness.plan import Planned, plan, select
 from harness.reproduce import Origin, described, with_reproducer
 from harness.run import Settings, examine, with_precision
+from harness.subject import Subject
 
 if TYPE_CHECKING:
     from harness.report import Report
@@ -59,10 +61,15 @@ def examine_model(
     With an origin, a FAIL carries its reproducer.
     """
     items = {item.check.id: item for item in planned}
-    for record in examine(adapted, planned, settings):
+    subject = Subject(adapted, settings.effort, settings.seed)
+    spent = 0.0
+    started = time.perf_counter()
+    for record in examine(adapted, planned, settings, subject):
+        spent += time.perf_counter() - started
         item = items[record.check]
         seen = with_precision(record, adapted, item, settings)
-        yield seen if origin is None else with_reproducer(seen, adapted, item, settings, origin)
+        yield seen if origin is None else with_reproducer(seen, subject, item, settings, origin, seconds=spent)
+        started = time.perf_counter()
 
 
 def failing(records: Iterable[Record]) -> list[Record]:

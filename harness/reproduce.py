@@ -23,14 +23,13 @@ from torch import Tensor
 
 from harness.adapters import adapt
 from harness.checks import CHECKS
-from harness.checks.law import Check, ExactCheck, NotApplicable, StatisticalCheck
+from harness.checks.law import Check, ExactCheck, StatisticalCheck
 from harness.draws import Draws
 from harness.effort import CONFIDENCE, EFFORTS, FALSE_ALARM_BUDGET, Effort, effort_named
-from harness.evidence import Absent, Estimated, Evidence, Exact, Look, Record, Reproducer, Verdict
+from harness.evidence import Estimated, Evidence, Exact, Look, Record, Reproducer, Verdict
 from harness.judge import explain, judge
-from harness.model import Model
 from harness.plan import Planned, select
-from harness.run import Settings, check_named, chunk_rows, raised
+from harness.run import Settings, caught, check_named, chunk_rows, tolerance
 from harness.statistics.accumulator import Accumulator
 from harness.statistics.bernstein import Sums
 from harness.subject import Subject
@@ -38,6 +37,9 @@ from harness.subject import Subject
 ROOM = 0.1
 """Nats of evidence beyond the threshold that the shortest failing sample keeps, so that another machine's rounding
 does not take it below."""
+
+LEAST_SECONDS = 5.0
+"""Seconds that shrinking may take however short the run was."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,8 @@ def rerun(
     adapted = adapt(model, device=device, dtype=getattr(torch, dtype) if dtype else None)
     made, started = check_named(CHECKS, check), time.perf_counter()
     subject = Subject(adapted, effort_named(effort), seed)
-    try:
-        with threads_of_a_run():
-            evidence = _evidence(made, subject, alpha, n)
-    except NotApplicable as reason:
-        evidence = Absent(str(reason))
-    except Exception as error:
-        evidence = raised(error)
+    with threads_of_a_run():
+        evidence = caught(lambda: _evidence(made, subject, alpha, n))
     verdict = judge(evidence, alpha)
     message = explain(evidence, verdict, alpha)
     return Record(adapted.name, check, verdict, evidence, alpha, time.perf_counter() - started, message)
@@ -124,8 +121,9 @@ def _evidence(check: Check, subject: Subject, alpha: float, n: int | None) -> Ev
     for chunk in _chunks(check, subject, limit):
         statistic.update(chunk.first(limit - chunk.done))  # type: ignore[arg-type]
     look, where, columns = _strongest(statistic, check, subject, limit)
-    tolerance = check.tolerance * subject.effort.tolerance
-    return Estimated((look,), tolerance, CONFIDENCE, check.unit, where, columns, check.asymptotic)
+    return Estimated(
+        (look,), tolerance(check, statistic, subject), CONFIDENCE, check.unit, where, columns, check.asymptotic
+    )
 
 
 # ------------------------------------------------------------------------------------------- replaying the draws
@@ -179,29 +177,32 @@ def _strongest(statistic: Accumulator, check: StatisticalCheck, subject: Subject
 # ------------------------------------------------------------------------------------------- the fewest draws
 
 
-def fewest_draws(model: Model, planned: Planned, settings: Settings) -> int | None:
-    """The smallest number of draws found at which the check still fails; None when repeating it does not fail."""
+def fewest_draws(subject: Subject, planned: Planned, settings: Settings, seconds: float = math.inf) -> int | None:
+    """The smallest number of draws found at which the check still fails; None when repeating it does not fail.
+
+    The search ends after `seconds`, or after the run's budget, with what it has.
+    """
     assert isinstance(planned.check, StatisticalCheck)
-    subject = Subject(model, settings.effort, settings.seed)
     statistic = _started(planned.check, subject, planned.alpha)
     needed = ROOM - math.log(planned.alpha)
-    began = time.perf_counter()
+    limit = min(seconds, math.inf if settings.budget is None else settings.budget)
+    end = time.perf_counter() + limit
     for chunk in _chunks(planned.check, subject, settings.effort.draws):
         if settings.watch is not None:
-            settings.watch(model.name, planned.check.id, chunk.done)
+            settings.watch(subject.model.name, planned.check.id, chunk.done)
         before = copy.deepcopy(statistic)
         statistic.update(chunk.numbers)  # type: ignore[arg-type]
         if not statistic.look(CONFIDENCE).log_e < needed:
-            return chunk.done + _fewest_rows(before, chunk, needed)
-        if settings.budget is not None and time.perf_counter() - began > settings.budget:
+            return chunk.done + _fewest_rows(before, chunk, needed, end)
+        if time.perf_counter() > end:
             return None
     return None
 
 
-def _fewest_rows(before: Accumulator, chunk: _Chunk, needed: float) -> int:
-    """By halving: a number of draws of the chunk with which the evidence is reached, and with one fewer is not."""
+def _fewest_rows(before: Accumulator, chunk: _Chunk, needed: float, end: float) -> int:
+    """By halving, until the clock shows `end`: how many draws of the chunk reach the evidence, one fewer not."""
     enough, too_few = chunk.rows, 0
-    while enough - too_few > 1:
+    while enough - too_few > 1 and time.perf_counter() <= end:
         rows = (enough + too_few) // 2
         trial = copy.deepcopy(before)
         trial.update(chunk.first(rows))  # type: ignore[arg-type]
@@ -215,17 +216,17 @@ def _fewest_rows(before: Accumulator, chunk: _Chunk, needed: float) -> int:
 # ------------------------------------------------------------------------------------------- writing it down
 
 
-def with_reproducer(record: Record, model: Model, planned: Planned, settings: Settings, origin: Origin) -> Record:
-    """A FAIL with its reproducer; every other record as it is."""
+def with_reproducer(
+    record: Record, subject: Subject, planned: Planned, settings: Settings, origin: Origin, *, seconds: float = math.inf
+) -> Record:
+    """A FAIL with its reproducer; every other record as it is. Shrinking takes `seconds` at most, or LEAST_SECONDS."""
     if record.verdict is not Verdict.FAIL:
         return record
     n = record.n_samples
     if isinstance(record.evidence, Estimated):
-        try:
-            found = fewest_draws(model, planned, settings)
-        except Exception:  # a model that raises only sometimes: the whole sample is what is known to fail
-            found = None
-        n = n if found is None else min(n, found)
+        found = caught(lambda: fewest_draws(subject, planned, settings, max(seconds, LEAST_SECONDS)))
+        # A model that raises only sometimes: the whole sample is what is known to fail.
+        n = min(n, found) if isinstance(found, int) else n
     return replace(record, reproducer=reproducer(record, origin, seed=settings.seed, effort=settings.effort, n=n))
 
 

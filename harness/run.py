@@ -7,22 +7,28 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 
+from harness.ambient import preserved
 from harness.checks.law import Check, ExactCheck, NotApplicable, StatisticalCheck
 from harness.draws import Draws
 from harness.effort import CONFIDENCE, Effort
 from harness.evidence import Absent, Cell, Estimated, Evidence, Look, Raised, Record, Verdict
 from harness.judge import explain, judge
 from harness.model import Model
-from harness.plan import Planned
+from harness.plan import GATES, Planned
 from harness.statistics.accumulator import Accumulator
 from harness.subject import Subject
 
 CHUNK_ROWS = 2**15
 CHUNK_NUMBERS = 2**20
 MESSAGE_LENGTH = 500
+PROBE = 64
+"""Rows by which it is found out whether a capability still answers after an exception."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,11 @@ class Settings:
     """Called with (model, check or stage, draws so far) for a progress display and for a watchdog."""
 
 
-def examine(model: Model, planned: Sequence[Planned], settings: Settings) -> Iterator[Record]:
-    """Records of one model, each as soon as it is decided."""
-    subject = Subject(model, settings.effort, settings.seed)
+def examine(
+    model: Model, planned: Sequence[Planned], settings: Settings, subject: Subject | None = None
+) -> Iterator[Record]:
+    """Records of one model, each as soon as it is decided. A subject that was made before is not worked out again."""
+    subject = subject or Subject(model, settings.effort, settings.seed)
     table = _Table(model.name, settings)
     for item in planned:
         if isinstance(item.check, ExactCheck):
@@ -53,6 +61,10 @@ class _Table:
     model: str
     settings: Settings
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    gates: dict[str, str] = field(default_factory=dict)
+    """Gates that were blocked themselves, and by what."""
+    silent: dict[str, str] = field(default_factory=dict)
+    """Capabilities that raise at the model's own draws, and the check that found it."""
 
     def absent(self, item: Planned) -> Absent | None:
         """Why the check cannot be made, if it cannot."""
@@ -61,11 +73,26 @@ class _Table:
         for blocker in item.blocked_by:
             if self.verdicts.get(blocker) in (Verdict.FAIL, Verdict.ERROR):
                 return Absent(f"blocked: {blocker} did not pass", blocker)
+            if blocker in self.gates:
+                return Absent(f"blocked: {self.gates[blocker]} did not pass", self.gates[blocker])
+        for need in item.check.needs:
+            if need in self.silent:
+                return Absent(f"blocked: {need} raised during {self.silent[need]}", self.silent[need])
         return None
+
+    def silenced(self, item: Planned, evidence: Evidence | None, probes: dict[str, Callable[[], object]]) -> None:
+        """After an exception: note the capabilities that do not answer any more."""
+        if not isinstance(evidence, Raised):
+            return
+        for need in item.check.needs:
+            if need in probes and need not in self.silent and isinstance(caught(probes[need]), Raised):
+                self.silent[need] = item.check.id
 
     def enter(self, item: Planned, evidence: Evidence, seconds: float) -> Record:
         verdict = judge(evidence, item.alpha)
         self.verdicts[item.check.id] = verdict
+        if item.check.id in GATES.values() and isinstance(evidence, Absent) and evidence.blocked_by:
+            self.gates[item.check.id] = evidence.blocked_by
         message = explain(evidence, verdict, item.alpha)
         return Record(self.model, item.check.id, verdict, evidence, item.alpha, seconds, message)
 
@@ -82,23 +109,43 @@ def _measured(item: Planned, subject: Subject, table: _Table) -> tuple[Evidence,
         return absent, 0.0
     table.report(item.check.id)
     started = time.perf_counter()
-    evidence = _caught(lambda: item.check.measure(subject))  # type: ignore[attr-defined]
+    evidence: Evidence = caught(lambda: item.check.measure(subject))  # type: ignore[attr-defined]
+    table.silenced(item, evidence, _probes(subject, lambda: subject.pilot[:PROBE]))
     return evidence, time.perf_counter() - started
 
 
-def _caught(work: Callable[[], Evidence]) -> Evidence:
-    """The evidence, or the exception as evidence."""
+def _probes(subject: Subject, events: Callable[[], torch.Tensor]) -> dict[str, Callable[[], object]]:
+    """Capability to a call of it that a working model answers."""
+    return {
+        "sample": lambda: subject.sample(PROBE, "pilot", "shape"),
+        "log_prob": lambda: subject.model.log_prob(events()),
+    }
+
+
+def caught(work: Callable[[], T]) -> T | Absent | Raised:
+    """The result, or the exception as evidence; the process around the model is afterwards as it was.
+
+    A model that calls `exit` ends its check, not the run; only the user's own interrupt does that.
+    """
     try:
-        return work()
+        with preserved():
+            return work()
+    except KeyboardInterrupt:
+        raise
     except NotApplicable as reason:
         return Absent(str(reason))
-    except Exception as error:
+    except SystemExit as error:
+        return replace(raised(error), message=f"the model called sys.exit({error.code})")
+    except BaseException as error:
         return raised(error)
 
 
 def raised(error: BaseException) -> Raised:
     """An exception as evidence: its type, the start of its message, and where it came from."""
-    text = " ".join(str(error).split())[:MESSAGE_LENGTH]
+    try:
+        text = " ".join(str(error).split())[:MESSAGE_LENGTH]
+    except Exception:  # the author's own __str__
+        text = "(its message cannot be printed)"
     return Raised(type(error).__name__, text, "".join(traceback.format_exception(error))[-4000:])
 
 
@@ -117,20 +164,19 @@ class _Live:
 
     def take(self, draws: Draws) -> None:
         """Take in one chunk."""
+        if self.trouble is not None:
+            return
         started = time.perf_counter()
-        try:
-            self.statistic.update(self.check.numbers(draws))  # type: ignore[arg-type]  # a law knows its statistic
-        except NotApplicable as reason:
-            self.trouble = Absent(str(reason))
-        except Exception as error:
-            self.trouble = raised(error)
+        self.trouble = caught(
+            lambda: self.statistic.update(self.check.numbers(draws))  # type: ignore[arg-type]  # a law knows its statistic
+        )
         self.draws += draws.n
         self.seconds += time.perf_counter() - started
 
     def judged(self, subject: Subject) -> Evidence:
         """What was seen until now, after one more look."""
         started = time.perf_counter()
-        evidence = self.trouble if self.trouble is not None else _caught(lambda: self._looked(subject))
+        evidence = self.trouble if self.trouble is not None else caught(lambda: self._looked(subject))
         self.seconds += time.perf_counter() - started
         return evidence
 
@@ -144,7 +190,7 @@ class _Live:
         cells: tuple[Cell, ...] = getattr(self.statistic, "cells", tuple)()
         return Estimated(
             path=tuple(self.path),
-            tolerance=self.check.tolerance * subject.effort.tolerance,
+            tolerance=tolerance(self.check, self.statistic, subject),
             confidence=CONFIDENCE,
             unit=self.check.unit,
             where=labels[column] if column < len(labels) else "",
@@ -177,9 +223,10 @@ def _sequential(subject: Subject, items: Sequence[Planned], table: _Table) -> It
                 yield from _stopped(live, failure, table)
                 return
             for entry in live:
-                if n < entry.limit:
+                if n < entry.limit and (entry.trouble is not None or table.absent(entry.item) is None):
                     table.report(entry.check.id, n)
                     entry.take(draws)
+                    table.silenced(entry.item, entry.trouble, _probes(subject, lambda: draws.x))  # noqa: B023
             n, index = n + draws.n, index + 1
             late = _spent(table.settings, clock)
         live, decided = _settle(live, subject, table, n, last=late or target == subject.effort.draws)
@@ -194,15 +241,17 @@ def _spent(settings: Settings, started: float) -> bool:
 def _started(item: Planned, subject: Subject) -> _Live | Evidence:
     check = item.check
     assert isinstance(check, StatisticalCheck)
-    try:
-        statistic = check.start(subject)
-    except NotApplicable as reason:
-        return Absent(str(reason))
-    except Exception as error:
-        return raised(error)
+    statistic = caught(lambda: check.start(subject))
+    if isinstance(statistic, Absent | Raised):
+        return statistic
     if hasattr(statistic, "threshold"):
         statistic.threshold = -math.log(item.alpha)
     return _Live(item, check, statistic, max(1, int(check.share * subject.effort.draws)))
+
+
+def tolerance(check: StatisticalCheck, statistic: Accumulator, subject: Subject) -> float:
+    """The deviation that a PASS excludes; a statistic may ask for a stricter one where its subject allows it."""
+    return check.tolerance * subject.effort.tolerance / getattr(statistic, "strictness", 1.0)
 
 
 def chunk_rows(subject: Subject) -> int:
@@ -212,18 +261,17 @@ def chunk_rows(subject: Subject) -> int:
 
 def _rows(subject: Subject, wanted: int) -> int | Raised:
     """Rows of the next chunk; the profile that they depend on may raise."""
-    try:
-        return min(wanted, chunk_rows(subject))
-    except Exception as error:
-        return raised(error)
+    rows = caught(lambda: min(wanted, chunk_rows(subject)))
+    return rows if isinstance(rows, int | Raised) else Raised("NotApplicable", rows.reason)
 
 
 def _caught_draws(draws: Draws) -> Raised | None:
-    try:
-        if draws.x.shape[0] != draws.n:
-            return Raised("ContractError", f"sample({draws.n}) returned {draws.x.shape[0]} draws")
-    except Exception as error:
-        return raised(error)
+    x = caught(lambda: draws.x)
+    if isinstance(x, Raised):
+        return x
+    if isinstance(x, Absent) or x.shape[0] != draws.n:
+        got = 0 if isinstance(x, Absent) else x.shape[0]
+        return Raised("ContractError", f"sample({draws.n}) returned {got} draws")
     return None
 
 
@@ -245,7 +293,7 @@ def _settle(
     records: list[Record] = []
     for entry in live:
         absent = table.absent(entry.item)
-        if absent is not None:
+        if absent is not None and not isinstance(entry.trouble, Raised):
             records.append(table.enter(entry.item, absent, entry.seconds))
             continue
         evidence = entry.judged(subject)

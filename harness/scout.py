@@ -24,6 +24,8 @@ from harness.streams import generator
 MOST_PROBED = 64
 """Longest vector that is tried as the shape of an event."""
 
+DECLARE = "give the model an attribute event_shape, a tuple such as (3,), or a method sample"
+
 DECADES = range(-7, 8)
 PER_DECADE = 48
 SWEEPS = 80
@@ -56,11 +58,10 @@ def event_shape(model: Model) -> tuple[int, ...]:
         return model.event_shape
     for shape in ((), *((d,) for d in range(1, MOST_PROBED + 1))):
         if _fits(model, shape) and not _broadcast(model, shape):
+            if shape and all(_fits(model, (shape[0] + more,)) for more in (1, 2)):
+                raise LostError(f"log_prob takes events of any length: {DECLARE}")
             return shape
-    raise LostError(
-        f"log_prob takes no event of shape () to ({MOST_PROBED},): give the model an attribute event_shape, "
-        "a tuple such as (3,), or a method sample"
-    )
+    raise LostError(f"log_prob takes no event of shape () to ({MOST_PROBED},): {DECLARE}")
 
 
 def _fits(model: Model, shape: tuple[int, ...]) -> bool:

@@ -22,6 +22,9 @@ MAX_STATES = 2**20
 LEAST_STATES = 2**16
 MAX_GROWING = 3
 
+MOST_PRINTED = 1e300
+"""Counts of states above this are not turned into floats, which end at 1e308."""
+
 
 class TooManyError(ValueError):
     """The support has more states than can be summed over."""
@@ -81,7 +84,8 @@ def _few(states: States, most: int) -> States:
 
 
 def _too_many(count: float, most: int) -> TooManyError:
-    return TooManyError(f"{count:.3g} states are more than the {most:,} that are enumerated")
+    size = f"{count:.3g}" if count < MOST_PRINTED else f"more than {MOST_PRINTED:g}"
+    return TooManyError(f"{size} states are more than the {most:,} that are enumerated")
 
 
 def _rows_of(tables: Sequence[Tensor]) -> States:

@@ -12,7 +12,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("harness", "harness.contract", "harness.evidence", "harness.streams", "harness.effort", "harness.errors"),
+    (
+        "harness",
+        "harness.contract",
+        "harness.evidence",
+        "harness.streams",
+        "harness.ambient",
+        "harness.effort",
+        "harness.errors",
+    ),
     ("harness.statistics", "harness.numerics", "harness.judge"),
     ("harness.model", "harness.adapters"),
     (

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from harness.checks.law import Check, NotApplicable, exact
 from harness.checks.oracle import compared, mass_of, oracle_of, rounding
+from harness.draws import log_density
 from harness.evidence import Exact
 from harness.numerics import Integral
-from harness.space import Line
+from harness.space import Charted, Line
 from harness.subject import Subject
 
 WITHOUT_TAILS = 1.0
@@ -57,7 +58,33 @@ def _unit_mass(subject: Subject, name: str) -> Exact:
         return compared(subject, at_least - 1, 0.0, rounding(subject), mass.points, f"{name} > {at_least:.6g}", _UNIT)
     where = f"{name} = {mass.total:.9g}" + (f" ({mass.message})" if mass.message else "")
     error = abs(mass.total - 1)
-    return compared(subject, error, mass.total_error, rounding(subject), mass.points, where, _UNIT)
+    seen = compared(subject, error, mass.total_error, rounding(subject), mass.points, where, _UNIT)
+    if mass.total < 1 and error > seen.allowed:
+        return replace(seen, uncertainty=seen.uncertainty + _unseen(subject, mass))
+    return seen
+
+
+def _unseen(subject: Subject, mass: Integral) -> float:
+    """How much mass the sum or integral may have missed, so that what is short of 1 is no evidence up to there.
+
+    A mode of mass m is missed by n draws with probability (1 - m)^n, below `SURPRISE` for m > -log(SURPRISE) / n. To
+    this come the draws that the peaks of a cubature say little about. Nothing is known of what did not converge.
+    """
+    if not (mass.converged or mass.total_error <= subject.effort.tolerance / 10):
+        return math.inf
+    if not subject.model.can("sample"):
+        return 0.0
+    n = len(subject.pilot)
+    return -math.log(SURPRISE) / n + (_overlooked(subject) if isinstance(oracle_of(subject).space, Charted) else 0.0)
+
+
+def _overlooked(subject: Subject) -> float:
+    """Share of pilot draws where the density is far above that of the peaks, plus the error of this share."""
+    chart, reference = subject.profile.chart, subject.reference
+    pilot = subject.pilot
+    gap = log_density(subject, pilot) - reference.log_density(chart.coordinates(pilot))
+    count = int((gap > ABOVE).sum())
+    return (count + 5 * math.sqrt(count)) / len(pilot)
 
 
 def _at_least(subject: Subject, mass: Integral) -> float:
@@ -73,5 +100,11 @@ def _at_least(subject: Subject, mass: Integral) -> float:
 
 
 _UNIT = "of the mass"
+
+SURPRISE = 1e-6
+"""A mode that the pilot draws miss with less than this probability would have been seen."""
+
+ABOVE = 3.0
+"""By how many nats the density exceeds its fitted peaks where these say little about it."""
 
 CHECKS: tuple[Check, ...] = (sums_to_one, integrates_to_one)

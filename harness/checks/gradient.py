@@ -12,6 +12,9 @@ from harness.checks.surface import ROWS, broken
 from harness.evidence import Exact
 from harness.subject import Subject
 
+HIDDEN = 1000
+"""A peak below every step leaves a trace in a neighbour's slope: no part of the tolerance finer than this is asked."""
+
 STEPS = 0.02 * 4.0 ** -torch.arange(5, dtype=torch.float64)
 """Steps of the differences, in units of each coordinate's own size: their error falls by 16 from one to the next."""
 
@@ -84,18 +87,23 @@ def _agree(log_p: _Free, u: Tensor, direction: Tensor, tolerance: float) -> Exac
     (gradient,) = torch.autograd.grad(value.sum(), leaf)
     value, slope = value.detach(), (gradient * direction).sum(1)
     with torch.no_grad():
-        slopes = torch.stack([(log_p(u + h * direction) - log_p(u - h * direction)) / (2 * h) for h in STEPS])  # (s, n)
+        ahead, behind = (torch.stack([log_p(u + h * direction) for h in side]) for side in (STEPS, -STEPS))  # (s, n)
         ends = [log_p.displacement(u + h * direction) for h in (-STEPS[0], STEPS[-1] * 0, STEPS[0])]
+    slopes = (ahead - behind) / (2 * STEPS[:, None])
+    bends = (ahead + behind - 2 * value).abs()  # a peak narrower than every step does not flatten as steps shrink
     moved = (gradient.abs() * torch.stack(ends).amax(0)).sum(1)  # (n,)
     operations = ELEMENTARY + u.shape[1]
     noise = operations * (torch.finfo(torch.float64).eps * (1 + value.abs() + slope.abs()) + moved) / STEPS[1:, None]
-    bounds = (slopes[:-1] - slopes[1:]).abs() + noise
+    changes = (slopes[:-1] - slopes[1:]).abs()
+    shrinks = changes <= torch.cat([torch.zeros_like(changes[:1]), changes[:-1] / 2]) + noise
+    shrinks &= bends[1:] <= bends[:-1] / 2 + 2 * noise * STEPS[1:, None]
+    bounds = torch.where(shrinks, changes + noise, torch.inf)  # of a limit that is not approached nothing is known
     errors = (slopes[1:] - slope).abs()
-    seen = value.isfinite() & slope.isfinite() & slopes.isfinite().all(0) & (noise[-1] <= tolerance)
+    seen = value.isfinite() & slope.isfinite() & slopes.isfinite().all(0) & (noise[-1] <= tolerance) & shrinks.any(0)
     if not bool(seen.any()):
         raise NotApplicable("no draw lies inside the support by a step of the differences")
-    best = torch.argmin((errors / bounds).nan_to_num(torch.inf), 0, keepdim=True)
-    error, bound = errors.gather(0, best)[0][seen], bounds.gather(0, best)[0][seen]
+    best = torch.argmin(torch.where(shrinks, errors / bounds, torch.inf).nan_to_num(torch.inf), 0, keepdim=True)
+    error, bound = errors.gather(0, best)[0][seen], bounds.gather(0, best)[0][seen].clamp(min=tolerance / HIDDEN)
     worst = int(torch.argmax(error / bound))
     return Exact(float(error[worst]), float(bound[worst]), int(seen.sum()), "", "nat per sd")
 

@@ -130,7 +130,7 @@ def _features(subject: Subject, x: Tensor) -> Tensor:
     start=_start_entropy,
     tolerance=PER_PROBABILITY,
     asymptotic=True,
-    unit="nats, or sd of log p where that is larger",
+    unit="nats",
     source=SHANNON,
 )
 def entropy_of_draws(draws: Draws) -> Tensor:
@@ -140,10 +140,10 @@ def entropy_of_draws(draws: Draws) -> Tensor:
     control variates, from log p: for a Gaussian nothing is left over but rounding, which a dither of 0.02 nats covers.
     """
     subject = draws.subject
-    weights, scale = subject.once("entropy controls", lambda: _controls(subject))
+    weights, _ = subject.once("entropy controls", lambda: _controls(subject))
     said = subject.once("stated entropy", lambda: _scalar(subject, "entropy"))
     surprise = -draws.log_p + _features(subject, draws.x) @ weights
-    return (surprise - said + _dither(draws, "entropy")) / scale
+    return surprise - said + _dither(draws, "entropy")
 
 
 def _dither(draws: Draws, name: str) -> Tensor:

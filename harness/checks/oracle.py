@@ -7,7 +7,9 @@ value by value. Where none of that is feasible the checks that ask are NotApplic
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -25,6 +27,12 @@ MAX_FREE = 3
 MAX_BRANCHES = 64
 OPERATIONS = 16
 """Units of roundoff by which a log-density may be off, relative to 1 + |log p|: log, square, quotient, a few sums."""
+
+GAPS, ISOLATED, DENSEST = 16, 0.5, 3
+"""Most gaps at which a line is cut, their least width in middle ranges, and the densest draws."""
+
+MOST_REFUSALS = 2**15
+"""Calls of a log-density that may raise before the search for the events at fault is given up."""
 
 HALF_OF_THE_DIGITS = 2.0**-26
 """Precision beyond which nothing is asked: special functions of float64 are often accurate to half its digits."""
@@ -116,23 +124,27 @@ def flat_density(model: Model, like: Tensor) -> LogDensity:
     Events that the model refuses by raising count as impossible here; that it should answer -inf is another law.
     """
 
+    refusals = count(1)
+
     def log_p(x: Tensor) -> Tensor:
         events = x.reshape(len(x), *like.shape[1:]).to(like.device, like.dtype)
         with torch.no_grad():
-            return _or_impossible(model, events).to("cpu", torch.float64)
+            return _or_impossible(model, events, refusals).to("cpu", torch.float64)
 
     return log_p
 
 
-def _or_impossible(model: Model, x: Tensor) -> Tensor:
+def _or_impossible(model: Model, x: Tensor, refusals: Iterator[int]) -> Tensor:
     """log p, and -inf for the events that make the model raise: found by halving the batch."""
     try:
         return model.log_prob(x)
-    except (ValueError, IndexError, RuntimeError):
+    except (ValueError, IndexError, RuntimeError) as refusal:
+        if next(refusals) > MOST_REFUSALS:
+            raise NotApplicable(f"log_prob raises at too many events: {' '.join(str(refusal).split())[:80]}") from None
         if len(x) == 1:
             return torch.full((1,), -math.inf, dtype=torch.float64, device=x.device)
         half = len(x) // 2
-        return torch.cat([_or_impossible(model, part).to(torch.float64) for part in (x[:half], x[half:])])
+        return torch.cat([_or_impossible(model, part, refusals).to(torch.float64) for part in (x[:half], x[half:])])
 
 
 def noise_of(subject: Subject) -> float:
@@ -201,7 +213,7 @@ def _continuous(subject: Subject) -> Space:
     pilot, chart = subject.pilot, subject.profile.chart
     if pilot[0].numel() == 1:
         lower, upper = limits(subject.model, pilot.shape[1:])
-        return Line(float(lower), float(upper), quantiles(pilot.flatten()), pilot.dtype)
+        return Line(float(lower), float(upper), line_knots(subject), pilot.dtype)
     if chart.size > MAX_FREE:
         raise NotApplicable(
             f"{chart.size} continuous dimensions are more than the {MAX_FREE} that quadrature can do; "
@@ -217,6 +229,24 @@ def _continuous(subject: Subject) -> Space:
         raise NotApplicable(f"no Jacobian is known for the support {subject.model.support}") from None
     fitted = subject.reference
     return Charted(chart, fitted.mean.cpu(), fitted.factor.cpu())
+
+
+def line_knots(subject: Subject) -> Tensor:
+    """Where a line is cut: pilot quantiles, both sides of the widest gaps between draws, and the densest draws.
+
+    A rare far mode shows as a gap, a narrow one as draws of high density; between two cuts neither would be seen.
+    """
+    column = subject.pilot.flatten()[: 2**14]
+    cuts = quantiles(column)
+    x = column[column.isfinite()].to("cpu", torch.float64).unique()
+    if len(x) < 2:
+        return cuts
+    gaps = x.diff()
+    wide = gaps.argsort(descending=True)[:GAPS]
+    wide = wide[gaps[wide] > ISOLATED * (cuts[-1 - len(cuts) // 4] - cuts[len(cuts) // 4])]
+    log_p = flat_density(subject.model, subject.pilot)(x[:, None]).nan_to_num(-math.inf, posinf=-math.inf)
+    densest = x[log_p.argsort(descending=True)[:DENSEST]]
+    return torch.cat([cuts, x[wide], x[wide + 1], densest]).unique()
 
 
 def _flat(z: Tensor) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.checks.law import Check, bounded, exact, statistical
+from harness.checks.law import Check, NotApplicable, bounded, exact, statistical
 from harness.checks.pairing import (
     at_lag,
     calls_after,
@@ -25,6 +25,7 @@ from harness.checks.pairing import (
 from harness.checks.surface import broken
 from harness.draws import Draws
 from harness.evidence import Exact
+from harness.statistics.bernstein import BoundedMean
 from harness.statistics.binomial import BinomialCount
 from harness.subject import Subject
 
@@ -33,6 +34,9 @@ ROWS = 257
 
 SMALL_CALLS, SMALL = 256, 16
 """Calls a chunk, and draws a call, of the law that looks at whole calls."""
+
+LEAST_COVARIANCE = -1 / (4 * (SMALL - 1))
+"""Of two of 16 exchangeable numbers in [-1/2, 1/2]: their sum has no negative variance."""
 
 
 @exact("sample.repeats_under_generator", needs=("sample",))
@@ -59,12 +63,12 @@ def sample_leaves_global_generator_alone(subject: Subject) -> Exact:
     """
     problems = []
     with _globals_restored():
-        _seed_globals(0)
+        _seed_globals(subject.seed_for("global generators", 0))  # not a seed that anybody would choose
         before = _global_states()
         x = subject.sample(ROWS, "surface")
         after = _global_states()
         problems += [f"the global generator of {name} was advanced or reseeded" for name in _moved(before, after)]
-        _seed_globals(1)
+        _seed_globals(subject.seed_for("global generators", 1))
         if not _same(x, subject.sample(ROWS, "surface")):
             problems.append("draws depend on a global generator")
     return broken(problems, ROWS)
@@ -86,6 +90,7 @@ def sample_is_finite(draws: Draws) -> Tensor:
 @statistical(
     "sample.varies_with_seed",
     needs=("sample",),
+    blocked_by=("sample.finite",),
     start=bounded(-1.0, 1.0),
     labels=lambda subject: ["draws of the same position", "draws shifted by one"],
     tolerance=2.0,
@@ -105,6 +110,7 @@ def sample_varies_with_seed(draws: Draws) -> Tensor:
 @statistical(
     "sample.advances_generator",
     needs=("sample",),
+    blocked_by=("sample.finite",),
     start=bounded(-1.0, 1.0),
     labels=lambda subject: ["draws of the same position", "draws shifted by one"],
     tolerance=2.0,
@@ -123,6 +129,22 @@ def sample_advances_generator(draws: Draws) -> Tensor:
 
 LAGS = (1, 2, 8)
 
+SELDOM = 0.01
+"""Share of the pilot draws that repeat another one, below which a law hardly repeats by itself."""
+
+STRICTNESS = 8.0
+"""How much smaller a share of repeats is excluded for such laws: 0.6 % at standard effort. The numbers are nearly
+always 0 there, so that the interval is as narrow after the same draws."""
+
+
+class _Repeats(BoundedMean):
+    """The mean of numbers in [-1, 1], with a tolerance for the repeats that the law makes by itself."""
+
+    def __init__(self, subject: Subject):
+        super().__init__(-1.0, 1.0)
+        distinct = len(keys(subject.pilot).unique())
+        self.strictness = STRICTNESS if distinct > (1 - SELDOM) * len(subject.pilot) else 1.0
+
 
 def _lags(n: int) -> tuple[int, ...]:
     return (*LAGS, n // 4, n // 2)
@@ -135,8 +157,8 @@ def _lag_labels() -> list[str]:
 @statistical(
     "sample.not_repeated",
     needs=("sample",),
-    blocked_by=("sample.varies_with_seed", "sample.advances_generator"),
-    start=bounded(-1.0, 1.0),
+    blocked_by=("sample.finite", "sample.varies_with_seed", "sample.advances_generator"),
+    start=lambda subject: _Repeats(subject),
     labels=lambda subject: [*_lag_labels(), "draws anywhere in a call"],
     tolerance=3.0,
     share=1 / 4,
@@ -146,7 +168,8 @@ def sample_is_not_repeated(draws: Draws) -> Tensor:
     """P(x_i = x_j) is the same for all i and j: no call returns a draw twice.
 
     Repeats at distances 1, 2, 8, n/4 and n/2 are compared with those between unrelated draws, and repeats anywhere in a
-    call with those between calls. The atoms of the law, and of float32, make as many of either kind.
+    call with those between calls. The atoms of the law, and of float32, make as many of either kind. Where the pilot
+    draws hardly repeat, a share of repeats that is 8 times as small is excluded.
     """
     x, (y, _) = keys(draws.x), _calls(draws)
     columns = [repeats(*at_lag(x, lag)) for lag in _lags(draws.n)]
@@ -192,8 +215,8 @@ def sample_is_independent_across_calls(draws: Draws) -> Tensor:
 
     The calls have consecutive seeds, or follow each other from one generator; positions also differ by one.
     """
-    chart, subject = draws.subject.profile.chart, draws.subject
-    x, (y, w) = features(subject, draws.z), (features(subject, chart.coordinates(part)) for part in _calls(draws))
+    subject = draws.subject
+    x, (y, w) = features(subject, draws.z), (_features(subject, part) for part in _calls(draws))
     pairs = ((x, y), (x[1:], y[:-1]), (y, w), (y[1:], w[:-1]))
     parts = [with_mean(products(*pair)) for pair in pairs]
     rows = draws.n // 2
@@ -204,8 +227,11 @@ def sample_is_independent_across_calls(draws: Draws) -> Tensor:
     "sample.independent_within_call",
     needs=("sample",),
     blocked_by=("sample.finite", "sample.uncorrelated_along_batch"),
-    start=bounded(-1 / (4 * (SMALL - 1)), 0.5),
-    labels=feature_labels,
+    start=bounded(LEAST_COVARIANCE, 0.5),
+    labels=lambda subject: [
+        *feature_labels(subject),
+        *(f"{name}, means of calls too much alike" for name in feature_labels(subject)),
+    ],
     tolerance=1.5,
     share=1 / 2,
     unit="covariance of squashed coordinates within a call",
@@ -215,13 +241,29 @@ def sample_is_independent_within_call(draws: Draws) -> Tensor:
 
     That difference is the covariance of two draws of one call. Whatever is drawn once a call and shared by its draws (a
     dropout mask, a scale, a mode), and draws that are returned twice in shuffled order, make it positive.
+    Stratified, antithetic and quasi-random draws make it slightly negative: the means of two calls are closer to each
+    other than after a random exchange of draws between the two, which is as likely as not if all are independent.
     """
     subject = draws.subject
     source = subject.generator("small calls", draws.index)
     x = torch.cat([subject.model.sample(SMALL, generator=source) for _ in range(SMALL_CALLS)])
-    f = features(subject, subject.profile.chart.coordinates(x)).double().reshape(SMALL_CALLS // 2, 2, SMALL, -1)
+    if x.shape[1:] != subject.pilot.shape[1:]:
+        raise NotApplicable(
+            f"events of small calls have shape {tuple(x.shape[1:])}, others {tuple(subject.pilot.shape[1:])}"
+        )
+    f = _features(subject, x).double().reshape(SMALL_CALLS // 2, 2, SMALL, -1)
     mean, variance = f.mean(2), f.var(2)  # (pairs of calls, 2, features)
-    return ((mean[:, 0] - mean[:, 1]).square() - variance.sum(1) / SMALL) / 2
+    apart = (mean[:, 0] - mean[:, 1]).square()
+    covariance = (apart - variance.sum(1) / SMALL) / 2
+    order = torch.rand(len(f), 2 * SMALL, generator=source, device=f.device).argsort(1)
+    exchanged = f.flatten(1, 2)[torch.arange(len(f), device=f.device)[:, None], order].reshape(f.shape).mean(2)
+    alike = torch.sign((exchanged[:, 0] - exchanged[:, 1]).square() - apart)
+    return torch.cat([covariance, alike * -LEAST_COVARIANCE], 1)
+
+
+def _features(subject: Subject, x: Tensor) -> Tensor:
+    """Features of events from calls of a law's own, 0 where they are NaN: sample.finite has not seen those calls."""
+    return features(subject, subject.profile.chart.coordinates(x)).nan_to_num(0.0)
 
 
 def _calls(draws: Draws) -> tuple[Tensor, Tensor]:
@@ -270,7 +312,7 @@ def _moved(
 
 def _seed_globals(seed: int) -> None:
     torch.manual_seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     random.seed(seed)
 
 

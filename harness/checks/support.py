@@ -90,7 +90,9 @@ def _outside(subject: Subject) -> Tensor:
     """Finite events outside the support, (m, *event)."""
     x, support = subject.pilot[:ROWS], subject.model.support
     discrete = _discrete_coordinates(subject)
-    moves = _moves(x, discrete)
+    moves = _moves(x)
+    if support is not None and not len(moves):
+        raise NotApplicable(f"{x.dtype} has no values beside those that are drawn")
     if support is not None:
         inside = support.check(moves).reshape(len(moves), -1).all(1)
         moves = moves[~inside & moves.reshape(len(moves), -1).isfinite().all(1)]
@@ -104,8 +106,17 @@ def _outside(subject: Subject) -> Tensor:
     return _at(x, j, lambda value: value + 0.5)
 
 
-def _moves(x: Tensor, discrete: Tensor) -> Tensor:
-    """Draws x (n, *event), each with one coordinate moved, in five ways."""
+def _moves(x: Tensor) -> Tensor:
+    """Draws x (n, *event), each with one coordinate moved, in five ways; those that the dtype can represent."""
+    if not x.is_floating_point():
+        low, high = (0, 1) if x.dtype == torch.bool else (torch.iinfo(x.dtype).min, torch.iinfo(x.dtype).max)
+        wide = _five_moves(x.to(torch.int64))
+        fits = ((wide >= low) & (wide <= high)).reshape(len(wide), -1).all(1)
+        return wide[fits].to(x.dtype)
+    return _five_moves(x)
+
+
+def _five_moves(x: Tensor) -> Tensor:
     j = torch.arange(len(x), device=x.device) % x[0].numel()
     reach = x.abs().max() + 1
     steps = [lambda v: -v - 1, lambda v: v + 2 * reach, lambda v: v - 2 * reach, lambda v: -v]
@@ -139,7 +150,7 @@ class _Rare:
 @statistical(
     "support.every_value_drawn",
     needs=("sample", "log_prob"),
-    blocked_by=("support.draws_are_possible",),
+    blocked_by=("sample.finite", "support.draws_are_possible"),
     start=lambda subject: BinomialCount(_rare(subject).mass, uncertainty=_mass_rounding(subject)),
     tolerance=0.2,
     unit="probability",

@@ -1,0 +1,51 @@
+"""What a model could change in the process around it: saved, compared and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def switches() -> dict[str, object]:
+    """Name to value of the process-wide settings of torch and numpy that decide what arithmetic gives."""
+    return {
+        "torch's gradient mode": torch.is_grad_enabled(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's default device": torch.get_default_device(),
+        "torch's deterministic algorithms": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        "numpy's error handling": tuple(sorted(np.geterr().items())),
+    }
+
+
+def switched(before: dict[str, object]) -> list[str]:
+    """Names of the settings that are no longer as they were."""
+    now = switches()
+    return [name for name in before if now[name] != before[name]]
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Settings and global generators are afterwards as they were, whatever a model did to them."""
+    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    errors, states = np.geterr(), (torch.get_rng_state(), np.random.get_state(), random.getstate())
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        np.seterr(**errors)
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
