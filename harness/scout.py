@@ -58,8 +58,6 @@ def event_shape(model: Model) -> tuple[int, ...]:
         return model.event_shape
     for shape in ((), *((d,) for d in range(1, MOST_PROBED + 1))):
         if _fits(model, shape) and not _broadcast(model, shape):
-            if shape and all(_fits(model, (shape[0] + more,)) for more in (1, 2)):
-                raise LostError(f"log_prob takes events of any length: {DECLARE}")
             return shape
     raise LostError(f"log_prob takes no event of shape () to ({MOST_PROBED},): {DECLARE}")
 

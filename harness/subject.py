@@ -41,8 +41,10 @@ class Subject:
         return self._known[name]
 
     def sample(self, n: int, *names: str | int) -> Tensor:
-        """n draws of the model from the stream of that name."""
-        return self.model.sample(n, generator=self.generator(*names))
+        """n draws of the model from the stream of that name, without a graph."""
+        with torch.no_grad():
+            x = self.model.sample(n, generator=self.generator(*names))
+        return x.detach() if isinstance(x, Tensor) else x
 
     @cached_property
     def pilot(self) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from harness import Verdict, check_model
 
 GAMMA = torch.distributions.Gamma
-LAWS = ["sampler.pit_uniform", "sampler.exchangeable", "density.bridge_mass"]
+LAWS = ["sampler.pit_uniform", "sampler.exchangeable", "sampler.bridge"]
 
 
 def test_gamma_near_zero_fails_in_float32_for_want_of_small_numbers():

@@ -464,7 +464,7 @@ WRONG: dict[str, tuple[str, Callable[[], object]]] = {
         "density.integrates_to_one",
         lambda: with_density(gaussian(3), lambda x: Normal(0.0, 1.0).log_prob(x).mean(1)),
     ),
-    "autoregressive mask leaks": ("density.bridge_mass", lambda: Pixels(leak=True)),
+    "autoregressive mask leaks": ("density.sums_to_one", lambda: Pixels(leak=True)),
     "temperature 0.8 when sampling": (
         "sampler.bridge or density.bridge_mass",
         lambda: with_sampler(Pixels(), draws_of(Pixels(temperature=0.8))),
@@ -478,7 +478,7 @@ WRONG: dict[str, tuple[str, Callable[[], object]]] = {
         "sampler.bridge or density.bridge_mass",
         lambda: with_sampler(scaled(0.3, 0.5), lambda n, g: (0.5 + 0.3 * torch.randn(n, 3, generator=g)).clamp(0, 1)),
     ),
-    "last value never drawn": ("support.every_value_drawn", lambda: die(NEVER_LAST, FAIR)),
+    "last value never drawn": ("support.every_value_drawn or sampler.region_masses", lambda: die(NEVER_LAST, FAIR)),
     "last value has no mass": ("support.draws_are_possible", lambda: die(FAIR, NEVER_LAST)),
     "draws off by one": (
         "support.draws_are_possible",

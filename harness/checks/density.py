@@ -70,11 +70,13 @@ def _unseen(subject: Subject, mass: Integral) -> float:
     A mode of mass m is missed by n draws with probability (1 - m)^n, below `SURPRISE` for m > -log(SURPRISE) / n. To
     this come the draws that the peaks of a cubature say little about. Nothing is known of what did not converge.
     """
-    if not (mass.converged or mass.total_error <= subject.effort.tolerance / 10):
-        return math.inf
     if not subject.model.can("sample"):
         return 0.0
+    if not (mass.converged or mass.total_error <= subject.effort.tolerance / 10):
+        return math.inf
     n = len(subject.pilot)
+    if float(log_density(subject, subject.pilot).isfinite().double().mean()) < 1:
+        return 0.0  # draws that the density calls impossible: it is short of mass that was seen
     return -math.log(SURPRISE) / n + (_overlooked(subject) if isinstance(oracle_of(subject).space, Charted) else 0.0)
 
 

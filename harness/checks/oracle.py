@@ -31,6 +31,9 @@ OPERATIONS = 16
 GAPS, ISOLATED, DENSEST = 16, 0.5, 3
 """Most gaps at which a line is cut, their least width in middle ranges, and the densest draws."""
 
+SPIKE = 3.0
+"""By how many nats the densest draw is above the median one where a mode may be narrow."""
+
 MOST_REFUSALS = 2**15
 """Calls of a log-density that may raise before the search for the events at fault is given up."""
 
@@ -245,7 +248,8 @@ def line_knots(subject: Subject) -> Tensor:
     wide = gaps.argsort(descending=True)[:GAPS]
     wide = wide[gaps[wide] > ISOLATED * (cuts[-1 - len(cuts) // 4] - cuts[len(cuts) // 4])]
     log_p = flat_density(subject.model, subject.pilot)(x[:, None]).nan_to_num(-math.inf, posinf=-math.inf)
-    densest = x[log_p.argsort(descending=True)[:DENSEST]]
+    spiked = float(log_p.max()) > float(log_p.quantile(0.5)) + SPIKE
+    densest = x[log_p.argsort(descending=True)[:DENSEST]] if spiked else x[:0]
     return torch.cat([cuts, x[wide], x[wide + 1], densest]).unique()
 
 

@@ -67,8 +67,8 @@ def impossible_outside(subject: Subject) -> Exact:
     """log p(x) = -inf for every x outside the support.
 
     One coordinate of a draw at a time is moved out: to its negative, beyond its neighbours, between two integers. Moves
-    that leave the event inside the declared support are not used; without a declared support, the only values known to
-    be impossible are those between the integers that a discrete coordinate takes.
+    that leave the event inside the declared support are not used. Where none is declared nothing is known to lie
+    outside: a pixel's log-mass may well be a formula that goes on between 0 and 1.
     """
     outside = _outside(subject)
     try:
@@ -99,11 +99,9 @@ def _outside(subject: Subject) -> Tensor:
         if not len(moves):
             raise NotApplicable("the declared support leaves nothing outside")
         return moves
-    integers = discrete & (x.reshape(len(x), -1) == x.reshape(len(x), -1).round()).all(0)
-    if not x.is_floating_point() or not bool(integers.any()):
-        raise NotApplicable("no support is declared, and no value is known to be impossible")
-    j = integers.nonzero().flatten()[torch.arange(len(x)) % int(integers.sum())]
-    return _at(x, j, lambda value: value + 0.5)
+    raise NotApplicable(
+        "no support is declared, so nothing is known to lie outside: declare `support` to have it tried"
+    )
 
 
 def _moves(x: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("mixed_off", "log p - 0.05", INTEGRATES, Hurdle, scaled(-0.05)),
     Mutant("state_lighter", "p(0) x 0.95", SUMS, _faces, on_log_prob(_one_state_lighter)),
     Mutant("counts_off", "log p + 0.05", SUMS, lambda: Poisson(1e4), scaled(0.05)),
-    Mutant("tail_of_counts", "log p - 0.001", SUMS, lambda: Geometric(0.01), scaled(-0.001)),
+    Mutant("tail_of_counts", "log p - 0.01", SUMS, lambda: Geometric(0.01), scaled(-0.01)),
     Mutant(
         "one_hot_off", "log p - 0.01", SUMS, lambda: OneHotCategorical(torch.tensor([0.2, 0.3, 0.5])), scaled(-0.01)
     ),
