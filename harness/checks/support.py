@@ -89,7 +89,6 @@ def impossible_outside(subject: Subject) -> Exact:
 def _outside(subject: Subject) -> Tensor:
     """Finite events outside the support, (m, *event)."""
     x, support = subject.pilot[:ROWS], subject.model.support
-    discrete = _discrete_coordinates(subject)
     moves = _moves(x)
     if support is not None and not len(moves):
         raise NotApplicable(f"{x.dtype} has no values beside those that are drawn")
