@@ -31,6 +31,7 @@ from harness.mutants import MUTANTS, NEAR_MISSES, mutated
 from harness.mutants.planted import PLANTED, Lattice, TwoModes
 from harness.plan import plan, select
 from harness.run import Settings, examine
+from harness.store import write_text
 
 DIMENSIONS = (1, 10, 50)
 SCALES = (1e-3, 1.0, 1e3)
@@ -286,11 +287,19 @@ def run_selftest(
             f"{what} in {row.seeds}{draws} {row.check}",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
-    rows = measure(only, 100 if seeds is None else seeds, workers, show)
+    rows: list[Row] = []
+
+    def keep(done: int, total: int, row: Row) -> None:
+        rows.append(row)
+        show(done, total, row)
+        if json_path is not None:  # after every row, so that an interrupted run keeps what it measured
+            write_text(json_path, json.dumps(as_json(rows), indent=1, allow_nan=False) + "\n")
+
+    measure(only, 100 if seeds is None else seeds, workers, keep)
     if json_path is not None:
-        json_path.write_text(json.dumps(as_json(rows), indent=1, allow_nan=False) + "\n")
         console.print(f"rows written to {json_path}")
     for row in troubles(rows):
         console.print(f"broken promise: {row}", style="red", markup=False)

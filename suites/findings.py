@@ -1,0 +1,63 @@
+"""Models of other libraries, as they are installed, in which the examiner finds a defect: `harness check suites.findings:all`.
+
+Each is an ordinary call of the library. What is wrong with it, and how it was made sure of, is told in
+`results/findings.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import distributions as td
+
+
+def lkj_cholesky() -> Any:
+    """Correlations of the last rows are drawn too wide from dimension 3 on."""
+    return td.LKJCholesky(3, torch.tensor(1.5, dtype=torch.float64))
+
+
+def multinomial() -> Any:
+    """The declared support, and a finite log_prob, include counts that do not add up to the total."""
+    return td.Multinomial(5, torch.tensor([0.2, 0.3, 0.5]))
+
+
+def von_mises() -> Any:
+    """A periodic density, declared on the whole line: its integral diverges."""
+    return td.VonMises(0.0, 2.0)
+
+
+def generalized_pareto() -> Any:
+    """log_prob raises in float64."""
+    return td.GeneralizedPareto(*(torch.tensor(value, dtype=torch.float64) for value in (0.0, 1.0, 0.2)))
+
+
+def scipy_zipf() -> Any:
+    """entropy() stops its sum too early for a heavy tail."""
+    return stats.zipf(2.5)
+
+
+def scipy_poisson() -> Any:
+    """entropy() of a Poisson with a large mean is off by 2.5e-3 nats."""
+    return stats.poisson(1e4)
+
+
+def sklearn_kernel_density() -> Any:
+    """score_samples is not a density for a metric other than the Euclidean one."""
+    from sklearn.datasets import load_wine
+    from sklearn.neighbors import KernelDensity
+
+    data = load_wine().data[:, :2]
+    return KernelDensity(bandwidth=0.5, metric="manhattan").fit(data)
+
+
+all = {  # what `harness check suites.findings:all` reads
+    "torch.LKJCholesky(3)": lkj_cholesky,
+    "torch.Multinomial": multinomial,
+    "torch.VonMises": von_mises,
+    "torch.GeneralizedPareto (float64)": generalized_pareto,
+    "scipy.zipf(2.5)": scipy_zipf,
+    "scipy.poisson(1e4)": scipy_poisson,
+    "sklearn.KernelDensity (manhattan)": sklearn_kernel_density,
+}
