@@ -1,4 +1,4 @@
-"""Models of other libraries, as they are installed, in which the examiner finds a defect: `harness check suites.findings:all`.
+"""Models of other libraries, as installed, in which the examiner finds a defect: `harness check suites.findings:all`.
 
 Each is an ordinary call of the library. What is wrong with it, and how it was made sure of, is told in
 `results/findings.md`.
