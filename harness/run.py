@@ -125,18 +125,18 @@ def _probes(subject: Subject, events: Callable[[], torch.Tensor]) -> dict[str, C
 def caught(work: Callable[[], T]) -> T | Absent | Raised:
     """The result, or the exception as evidence; the process around the model is afterwards as it was.
 
-    A model that calls `exit` ends its check, not the run; only the user's own interrupt does that.
+    A model that calls `exit` ends its check, not the run. The user's interrupt passes through, and so does whatever
+    else is no Exception: it was raised to be caught by someone further out, such as a test runner.
     """
     try:
         with preserved():
             return work()
-    except KeyboardInterrupt:
-        raise
     except NotApplicable as reason:
         return Absent(str(reason))
     except SystemExit as error:
-        return replace(raised(error), message=f"the model called sys.exit({error.code})")
-    except BaseException as error:
+        seen = raised(error)
+        return replace(seen, message=f"the model called sys.exit({seen.message})")
+    except (Exception, GeneratorExit) as error:
         return raised(error)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from harness import check_model, parametrize_with_checks
+from harness.checks.law import StatisticalCheck
 from harness.effort import EFFORTS
 from harness.evidence import Absent, Estimated, Exact, Look, Raised, Record, Verdict
 from harness.pytest_outcome import Examination, InconclusiveWarning, ModelCheck, ModelError, settle
@@ -80,11 +81,11 @@ DECORATED = """
     from harness import parametrize_with_checks
     from author import Off, Raises
 
-    KNOWN = {"Off::density.bridge_mass": "0.08 nat are too many", "Raises::sample.any_batch_size": "no longer"}
+    KNOWN = {"Off::density.integrates_to_one": "0.08 nat are too many", "Raises::sample.any_batch_size": "no longer"}
 
     @parametrize_with_checks(
         [Off(), Raises(), torch.distributions.Normal(0.0, 1.0)],
-        effort="quick", only=["density.bridge_mass", "sample.any_batch_size"], expected_failures=KNOWN,
+        effort="quick", only=["density.integrates_to_one", "sample.any_batch_size"], expected_failures=KNOWN,
     )
     def test_conforms(model, check):
         check(model)
@@ -93,7 +94,7 @@ DECORATED = """
         def log_prob(self, x):
             return super().log_prob(x) - 1.0
 
-    @parametrize_with_checks([torch.distributions.Normal(0.0, 1.0)], effort="quick", only=["density.bridge_mass"])
+    @parametrize_with_checks([torch.distributions.Normal(0.0, 1.0)], effort="quick", only=["density.integrates_to_one"])
     def test_wrapped(model, check):
         check(Shifted())
 """
@@ -110,21 +111,21 @@ def test_each_verdict_is_its_outcome_and_the_same_under_xdist(author: pytest.Pyt
         **{f"test_models.py::test_conforms[{name}-sample.any_batch_size]": "PASSED" for name in ("Off", "Normal")},
         "test_models.py::test_conforms[Raises-sample.any_batch_size]": "FAILED",  # expected to fail, and does not
         "test_models.py::test_conforms[Off-log_prob.well_formed]": "PASSED",
-        "test_models.py::test_conforms[Off-density.bridge_mass]": "XFAIL",
+        "test_models.py::test_conforms[Off-density.integrates_to_one]": "XFAIL",
         "test_models.py::test_conforms[Raises-log_prob.well_formed]": "FAILED",
-        "test_models.py::test_conforms[Raises-density.bridge_mass]": "SKIPPED",
+        "test_models.py::test_conforms[Raises-density.integrates_to_one]": "SKIPPED",
         "test_models.py::test_conforms[Normal-log_prob.well_formed]": "PASSED",
-        "test_models.py::test_conforms[Normal-density.bridge_mass]": "PASSED",
+        "test_models.py::test_conforms[Normal-density.integrates_to_one]": "PASSED",
         **{f"test_models.py::test_wrapped[Normal-{w}.well_formed]": "PASSED" for w in ("sample", "log_prob")},
-        "test_models.py::test_wrapped[Normal-density.bridge_mass]": "FAILED",
+        "test_models.py::test_wrapped[Normal-density.integrates_to_one]": "FAILED",
     }
     text = "\n".join(result.outlines)
     assert "Raises::sample.any_batch_size was expected to fail (no longer) but is PASS: remove the expectation" in text
     assert "helper" in text  # the model's own traceback
     assert "raise RuntimeError" in text
-    assert re.search(r"E +AssertionError: Normal::density.bridge_mass is a FAIL: deviation", text)
+    assert re.search(r"E +AssertionError: Normal::density.integrates_to_one is a FAIL: error", text)
     assert re.search(
-        r"E +reproduce: check_model\(model, only=\['density.bridge_mass'\], seed=0, effort='quick'\)", text
+        r"E +reproduce: check_model\(model, only=\['density.integrates_to_one'\], seed=0, effort='quick'\)", text
     )
     assert "harness/run.py" not in text
     assert "pytest_outcome.py" not in text  # no frames of ours
@@ -163,7 +164,11 @@ def test_models_of_one_type_are_numbered_and_share_alpha_before_a_draw():
     assert {param.id for param in params} >= {"Normal0-sampler.bridge", "Normal1-density.bridge_mass"}
     examinations = {id(p.values[1].examination): p.values[1].examination for p in params}.values()
     plans = [examination.plan(examination.adapted(examination.thing)) for examination in examinations]
-    assert [item.alpha for planned in plans for item in planned] == [0.01] * sum(map(len, plans))
+    assert len(plans) == 2
+    for planned in plans:
+        sharing = sum(isinstance(item.check, StatisticalCheck) for item in planned)
+        assert sharing >= 2
+        assert {item.alpha for item in planned} == {0.04 / 2 / sharing}
 
 
 def examination(thing: object, **other: object) -> Examination:
@@ -205,7 +210,7 @@ def test_a_model_that_leaves_costs_one_error_and_blocks_the_rest():
     ModelCheck("sample.well_formed", ours)(thing)
     with pytest.raises(ModelError, match=r"the model called sys.exit\(3\)"):
         ModelCheck("log_prob.well_formed", ours)(thing)
-    with pytest.raises(pytest.skip.Exception, match=r"ended at log_prob\.well_formed"):
+    with pytest.raises(pytest.skip.Exception, match=r"blocked: log_prob\.well_formed did not pass"):
         ModelCheck("density.bridge_mass", ours)(thing)
 
 
@@ -292,12 +297,12 @@ def test_tests_are_chosen_by_name_and_strict_fails_what_is_undecided(author: pyt
         "--conformance-effort",
         "quick",
         "-k",
-        "density.bridge_mass",
+        "density.integrates_to_one",
         "-p",
         "no:xdist",
     )
     result = author.runpytest_subprocess(*call, "--conformance-strict", "-v")
-    assert outcomes(result) == {"conformance::normal::density.bridge_mass": "PASSED"}
+    assert outcomes(result) == {"conformance::normal::density.integrates_to_one": "PASSED"}
     assert result.ret == pytest.ExitCode.OK
 
 

@@ -154,6 +154,19 @@ def test_a_tolerance_that_was_widened_is_found(stored: Path):
     assert any("the tolerance is 10" in line for line in outcome.differences)
 
 
+@pytest.mark.parametrize("torch_there", ["", "1.0"])  # to the last bit, and within bounds
+def test_a_stricter_tolerance_that_was_given_up_is_found_when_its_check_is_made_again(stored: Path, torch_there: str):
+    def edit(record: dict[str, Any]) -> None:
+        assert record["evidence"]["tolerance"] < 3 * EFFORTS["quick"].tolerance  # draws of a Normal hardly repeat
+        record["evidence"]["tolerance"] = 3 * EFFORTS["quick"].tolerance
+
+    data = json.loads(edited(stored, "sample.not_repeated", edit, "Normal").read_text())
+    data["run"]["versions"]["torch"] = torch_there or data["run"]["versions"]["torch"]
+    stored.write_text(json.dumps(data))
+    outcome = verify(stored, share=1.0, seed=1)
+    assert any(line.startswith("Normal::sample.not_repeated: stored") for line in outcome.differences)
+
+
 def test_an_effort_under_another_ones_name_is_found(stored: Path):
     data = json.loads(stored.read_text())
     data["run"]["effort"]["name"] = "thorough"

@@ -121,6 +121,8 @@ def _answer(n: int, call: Callable[[int], Tensor], problems: list[str]) -> Tenso
         return call(n)
     try:
         return call(n)
+    except MemoryError:  # the limit of the process, whatever n is
+        raise
     except Exception as error:
         call(7)
         problems.append(f"raises for n = {n}: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
