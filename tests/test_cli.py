@@ -66,10 +66,10 @@ def test_check_passes_a_good_model_and_writes_every_file(tmp_path, capsys):
 
 
 def test_check_fails_a_broken_model_and_shows_how_to_see_it_again(tmp_path, capsys):
-    only = ["--only", "density.bridge_mass", "--effort", "quick"]
+    only = ["--only", "sampler.bridge", "--effort", "quick"]
     assert _status(["check", SHIFTED, PLAIN, *only, "--json", str(tmp_path / "run.json")]) == 1
     out = capsys.readouterr().out
-    command = f"harness check {SHIFTED} --only density.bridge_mass --seed 0 --effort quick"
+    command = f"harness check {SHIFTED} --only sampler.bridge --seed 0 --effort quick"
     assert command in " ".join(out.split())
     assert Report.read(tmp_path / "run.json").failures[0].model == "Shifted"
     assert _status(command.split()[1:]) == 1
@@ -109,13 +109,13 @@ def configured(folder: Path, table: str) -> None:
 
 def test_without_spec_the_table_in_pyproject_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    head = f'models = ["{SHIFTED}", "{PLAIN}"]\neffort = "quick"\nonly = ["density.bridge_mass"]\n'
-    configured(tmp_path, head + 'expected_failures.Shifted = {"density.bridge_mass" = "issue 12"}\n')
+    head = f'models = ["{SHIFTED}", "{PLAIN}"]\neffort = "quick"\nonly = ["sampler.bridge"]\n'
+    configured(tmp_path, head + 'expected_failures.Shifted = {"sampler.bridge" = "issue 12"}\n')
     assert _status(["check", "--json", "run.json"]) == 0
     report = Report.read("run.json")
     assert report.run.effort.name == "quick"
     assert [(record.model, record.expected) for record in report.met] == [("Shifted", "issue 12")]
-    configured(tmp_path, head + 'expected_failures = {"density.bridge_mass" = "issue 12"}\n')
+    configured(tmp_path, head + 'expected_failures = {"sampler.bridge" = "issue 12"}\n')
     assert _status(["check"]) == 1  # the good model was expected to fail, and does not
     assert "remove the expectation" in " ".join(capsys.readouterr().out.split())
 

@@ -41,7 +41,26 @@ DIES = {
     "KillsItsWatcher": ("Died", "the process that watched the model was killed"),
 }
 LIVES = ("PrintsAMegabyte", "LeavesDaemon", "LeavesProcesses", "Forks", "ChangesItsProcess")
-GOES_ON = (*LIVES, "Raises", "LeavesThread", "EatsMemory")
+GOES_ON = (*LIVES, "Raises", "LeavesThread", "EatsMemory", "Exits")
+"""After these the model still answers, so that its later checks are made."""
+
+FOR_GOOD = """
+import sys
+import torch
+
+class Broken:
+    calls = 0
+
+    def sample(self, n, *, generator):
+        return torch.randn(n, 1, generator=generator)
+
+    def log_prob(self, x):
+        self.calls += 1
+        if self.calls >= 3:
+            {ends}
+        return torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
+"""
+"""A model that does not answer any more after two calls."""
 
 
 class Watcher:
@@ -123,7 +142,9 @@ def test_what_was_finished_is_kept_and_what_follows_is_blocked(records, alone, n
     seen = verdicts(records[name])
     assert list(seen) == [record.check for record in alone]  # the whole plan, in its order
     assert seen["sample.well_formed"] is seen["log_prob.well_formed"] is Verdict.PASS
-    if name not in GOES_ON:
+    if name in GOES_ON:
+        assert seen == {**verdicts(alone), FALLS_AT: Verdict.ERROR}
+    else:
         blocked = [record.evidence for record in records[name] if record.verdict is Verdict.SKIP]
         assert {evidence.blocked_by for evidence in blocked if isinstance(evidence, Absent)} == {FALLS_AT}
         assert set(seen.values()) == {Verdict.PASS, Verdict.ERROR, Verdict.SKIP}
@@ -134,11 +155,48 @@ def test_what_harms_nobody_costs_nothing(records, alone, name):
     assert verdicts(records[name]) == verdicts(alone)
 
 
-def test_an_exception_costs_one_check_and_the_examination_goes_on(records):
-    seen = verdicts(records["Raises"])
-    assert seen[FALLS_AT] is Verdict.ERROR
-    assert [*seen.values()].count(Verdict.ERROR) == 1
-    assert [*seen.values()].count(Verdict.PASS) >= 3
+def test_an_exception_costs_one_check_and_the_examination_goes_on():
+    """In this plan the third call is one for which no check has an exception in mind."""
+    checks = ("log_prob.deterministic", "log_prob.leaves_input_unchanged", "log_prob.gradient_finite")
+    with Processes(timeout=TIMEOUT) as processes:
+        listed = expand(processes, [hostile("Raises")])
+        found, _ = examine(processes, listed, replace(OPTIONS, only=checks), Watcher())
+    (error,) = [record for record in found if record.verdict is Verdict.ERROR]
+    assert (error.check, error.evidence.kind) == (checks[0], "ArithmeticError")
+    assert "no such luck" in error.message
+    assert {verdicts(found)[check] for check in checks[1:]} == {Verdict.PASS}
+
+
+def test_an_exception_for_an_empty_batch_is_what_that_check_is_about(records, alone):
+    assert verdicts(records["Raises"]) == {**verdicts(alone), FALLS_AT: Verdict.FAIL}
+    (fail,) = [record for record in records["Raises"] if record.verdict is Verdict.FAIL]
+    assert "raises for n = 0: ArithmeticError: no such luck" in fail.message
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind"),
+    [
+        ("raise ArithmeticError('gone')", "ArithmeticError"),
+        ("sys.exit(3)", "SystemExit"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise BaseException('gone')", "BaseException"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise MemoryError", "MemoryError"),
+    ],
+)
+def test_a_capability_that_answers_no_more_is_one_error_that_blocks_the_rest(tmp_path, ends, kind):
+    (tmp_path / "broken.py").write_text(FOR_GOOD.format(ends=ends))
+    with Processes(timeout=TIMEOUT) as processes:
+        listed = expand(processes, [f"{tmp_path}/broken.py:Broken"])
+        found, interrupted = examine(processes, listed, OPTIONS, Watcher())
+    assert not interrupted
+    (error,) = [record for record in found if record.verdict is Verdict.ERROR]
+    assert (error.check, error.evidence.kind) == (FALLS_AT, kind)
+    blocked = [record.evidence.blocked_by for record in found if record.verdict is Verdict.SKIP]
+    assert blocked.count(FALLS_AT) >= 5
+    passed = [record.check for record in found if record.verdict is Verdict.PASS]
+    assert passed == ["sample.well_formed", "log_prob.well_formed"]
+    assert len(found) == len(passed) + 1 + len(blocked)
 
 
 def test_a_thread_that_would_keep_a_program_from_ending_is_an_error_of_its_own(records, alone):
@@ -167,7 +225,7 @@ def test_an_import_that_never_returns_counts_as_one_model(records, name, kind):
 
 
 def test_records_are_the_same_however_many_workers():
-    options = replace(OPTIONS, only=("log_prob", "density.bridge_mass"))
+    options = replace(OPTIONS, only=("log_prob", "sampler.bridge"))
     specs = [good("by_name"), good("Shifted"), hostile("Raises"), hostile("LeavesAtOnce")]
     runs = []
     for workers in (1, 3):
@@ -180,13 +238,13 @@ def test_records_are_the_same_however_many_workers():
 
 
 def test_a_fail_carries_the_command_that_shows_it_again():
-    options = replace(OPTIONS, only=("density.bridge_mass",), seed=5)
+    options = replace(OPTIONS, only=("sampler.bridge",), seed=5)
     with Processes() as processes:
         found, _ = examine(processes, expand(processes, [good("Shifted")]), options, Watcher())
     (fail,) = [record for record in found if record.verdict is Verdict.FAIL]
     command = fail.reproducer.command
     assert command.startswith("harness check ")
-    for words in (good("Shifted"), "--only density.bridge_mass", "--seed 5", "--effort quick"):
+    for words in (good("Shifted"), "--only sampler.bridge", "--seed 5", "--effort quick"):
         assert words in command
 
 
