@@ -44,7 +44,9 @@ def preserved() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(device)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        if now != (deterministic, warn_only):  # setting them makes torch import its compiler: most of a second
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         np.seterr(**errors)
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
