@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, packages_distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -132,7 +132,9 @@ def _require_module(name: str, spec: str) -> None:
     except (ImportError, ValueError):
         found = None
     if found is None:
-        names = [module.name for module in pkgutil.iter_modules(search)]
+        names = {module.name for module in pkgutil.iter_modules(search)}
+        if search is None:  # editable installs are importable without being on the path
+            names |= set(packages_distributions())
         hint = close_to(last, names, otherwise="; install it, or run where it can be imported")
         raise SpecError(f"{spec}: there is no module {name!r}{hint}")
 
