@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint
+from itertools import groupby
 from typing import Any
 
+from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.checks.law import Check, StatisticalCheck
+from harness.contract import CAPABILITIES, attribute
 from harness.effort import EFFORTS
 from harness.job import LEFT_CLEAN
 from harness.mutants import MUTANTS
-from harness.resolve import close_to, registered
+from harness.resolve import close_to, registered, resolve
 
 
 def every_check() -> tuple[Check, ...]:
@@ -37,11 +42,30 @@ def check_rows() -> list[dict[str, Any]]:
 
 
 def model_rows() -> list[dict[str, Any]]:
-    """Each registered model as plain data."""
-    return [
-        {"name": entry.name, "spec": entry.value, "distribution": entry.dist.name if entry.dist else ""}
-        for entry in registered()
-    ]
+    """Each registered model as plain data: what it is, what it can do, the SPEC that names it.
+
+    `number` and `family` are attributes that a model may have; `error` says of one that cannot be built why not.
+    """
+    return [_model_row(entry) for entry in registered()]
+
+
+def _model_row(entry: EntryPoint) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": entry.name, "spec": entry.value, "preset": entry.attr}
+    row |= {"distribution": entry.dist.name if entry.dist else "", "number": "", "family": ""}
+    row |= {"summary": "", "capabilities": [], "error": ""}
+    try:
+        thing = resolve(entry.name)[0].build()
+        found = adapt(thing, entry.name).methods
+    except Exception as trouble:
+        return row | {"error": one_line(f"{type(trouble).__name__}: {trouble}")}
+    said = {name: value for name in ("number", "family") if isinstance(value := attribute(thing, name), str)}
+    summary, _, _ = (inspect.getdoc(entry.load()) or "").partition("\n\n")
+    return row | said | {"summary": one_line(summary), "capabilities": [name for name in CAPABILITIES if name in found]}
+
+
+def one_line(text: str) -> str:
+    """The text on one line."""
+    return " ".join(text.split())
 
 
 def list_checks() -> str:
@@ -52,12 +76,22 @@ def list_checks() -> str:
 
 
 def list_models() -> str:
-    """A line a model."""
+    """A paragraph a family, in it a line a model; then how to examine one."""
     rows = model_rows()
     if not rows:
         return "no model is registered; a package registers its own as entry points of the group harness.models"
+    rows.sort(key=lambda row: (not row["number"], row["number"], row["family"], row["name"]))
+    families = groupby(rows, key=lambda row: (row["number"], row["family"]))
+    parts = [f"{number} {family}".strip() + _listed(list(members)) for (number, family), members in families]
+    return "\n\n".join([*parts, f"examine one with: harness check {rows[0]['name']}"])
+
+
+def _listed(rows: Sequence[dict[str, Any]]) -> str:
+    """The models of one family: what each can do is said once where they are alike."""
     width = max(len(row["name"]) for row in rows)
-    return "\n".join(f"{row['name']:{width}}  {row['spec']}" for row in rows)
+    abilities = {", ".join(row["capabilities"]) for row in rows if not row["error"]}
+    lines = [f"    {row['name']:{width}}  {row['error'] or row['summary'] or row['spec']}".rstrip() for row in rows]
+    return "\n" + "\n".join([*lines, *(f"    can: {text}" for text in sorted(abilities))])
 
 
 def explain(id: str) -> str:

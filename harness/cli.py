@@ -127,17 +127,30 @@ def models(json: Annotated[bool, typer.Option("--json", help="As JSON, for progr
     return 0
 
 
-@app.command()
+@app.command(epilog="Example:  harness selftest --only standard+d=50 --seeds 100 --json selftest.json --merge")
 def selftest(
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON.")] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this part; may be repeated.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds for each row. Default: all.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON, after each one; Ctrl-C keeps them.")
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="Rows replace the same ones of the --json FILE, which keeps its others."),
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="Only rows of this group, bug, model, check, effort, d=10, scale=1 or alpha=0.05; words joined by + "
+            "must all hold; may be repeated, for rows of either.",
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds for the rows that get most. Default: 100.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> int:
     """Measure the examiner: false alarms on correct models, and how often each planted bug is found."""
     from harness import commands
 
-    return commands.selftest(only or (), seeds, workers, json)
+    return commands.selftest(only or (), seeds, workers, json, merge)
 
 
 @app.command(epilog="Example:  harness report monday.json tuesday.json --html week.html")
@@ -156,11 +169,14 @@ def report(
 @app.command()
 def verify(
     certificate: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A file of `harness check --json`.")],
+    timeout: Annotated[
+        float, typer.Option(metavar="S", help="Seconds without progress after which a model hangs.")
+    ] = 60.0,
 ) -> int:
-    """Re-run a random part of a result from its recorded seeds, and compare."""
+    """Re-run a random part of a result from its recorded seeds, each model in a process of its own, and compare."""
     from harness import commands
 
-    return commands.verify(certificate)
+    return commands.verify(certificate, timeout)
 
 
 def main(arguments: list[str] | None = None) -> None:

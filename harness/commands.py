@@ -21,7 +21,7 @@ from harness import config
 from harness.effort import EFFORTS
 from harness.errors import CallError
 from harness.isolate import Listed, Options, examine, expand
-from harness.processes import Processes
+from harness.processes import DEFAULT_TIMEOUT, Processes
 from harness.resolve import close_to
 
 if TYPE_CHECKING:
@@ -211,10 +211,10 @@ def _by_name(expected: Mapping[str, str], models: Sequence[Listed]) -> dict[str,
 
 def _show(report: Report, call: Call, interrupted: bool) -> None:
     """The table, then where the files are and what the verdicts mean."""
-    from harness.terminal import table
+    from harness.terminal import show
 
     console = _console()
-    console.print(table(report))
+    show(report, console)
     _write(report, call)
     if interrupted:
         console.print("interrupted: what was finished is kept, what was not is an ERROR", style="bold magenta")
@@ -273,7 +273,7 @@ def report(paths: Sequence[Path], html: Path | None) -> int:
     """Show stored results, side by side."""
     from harness.html import write_html
     from harness.store import read
-    from harness.terminal import table
+    from harness.terminal import show
 
     try:
         reports = [read(path) for path in paths]
@@ -282,7 +282,7 @@ def report(paths: Sequence[Path], html: Path | None) -> int:
     console = _console()
     _check_outputs({} if html is None else {"--html": html}, paths)
     for each in reports:
-        console.print(table(each))
+        show(each, console)
     if html is not None:
         with _unwritable_is_wrong():
             write_html(reports, html)
@@ -290,21 +290,28 @@ def report(paths: Sequence[Path], html: Path | None) -> int:
     return 0 if all(each.passed for each in reports) else 1
 
 
-def verify(path: Path) -> int:
+def verify(path: Path, timeout: float = DEFAULT_TIMEOUT) -> int:
     """Re-run a part of a stored result and compare."""
-    from harness.verify import verify as verified
+    from harness.display import Display
 
-    try:
-        outcome = verified(path)
-    except ValueError as error:
-        raise CallError(str(error)) from None
+    if not 0 < timeout < math.inf:
+        raise CallError(f"--timeout is {timeout}: give a number of seconds above 0")
+    with _stoppable() as stop, Display(_console(stderr=True)) as display:
+        display.say(f"making a part of {path} again")
+        with Processes(timeout=timeout, stop=stop, tick=display.tick) as processes:
+            from harness.verify import verify as verified  # imports torch here while the server does so there
+
+            try:
+                outcome = verified(path, processes=processes, watcher=display)
+            except ValueError as error:
+                raise CallError(str(error)) from None
     console = _console()
     for line in str(outcome).splitlines():
         _say(console, line)
     return outcome.status
 
 
-def selftest(only: Sequence[str], seeds: int | None, workers: int, json_path: Path | None) -> int:
+def selftest(only: Sequence[str], seeds: int | None, workers: int, json_path: Path | None, merge: bool = False) -> int:
     """Measure false alarms on correct models and detection of planted bugs."""
     from harness.selftest import run_selftest
 
@@ -312,8 +319,10 @@ def selftest(only: Sequence[str], seeds: int | None, workers: int, json_path: Pa
         raise CallError(f"--workers is {workers}: give a number of processes above 0")
     if seeds is not None and seeds < 1:
         raise CallError(f"--seeds is {seeds}: give a number above 0")
+    if merge and json_path is None:
+        raise CallError("--merge joins rows to those of a file: name it with --json FILE")
     _check_outputs({} if json_path is None else {"--json": json_path})
     try:
-        return run_selftest(only=tuple(only), seeds=seeds, workers=workers, json_path=json_path)
+        return run_selftest(only=tuple(only), seeds=seeds, workers=workers, json_path=json_path, merge=merge)
     except ValueError as error:
         raise CallError(str(error)) from None

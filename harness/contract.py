@@ -9,7 +9,9 @@ counting measure on discrete ones.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import MethodType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -99,6 +101,54 @@ class Fit(Protocol):
         """The model of this kind under which the draws x [n, *event] are most likely: itself or a new one."""
 
 
+@runtime_checkable
+class HasParameters(Protocol):
+    """What the family leaves free."""
+
+    def parameters(self) -> Float[Tensor, " k"]:
+        """The k free parameters in coordinates without constraints: logarithms of positive numbers, say."""
+
+
+@runtime_checkable
+class WithParameters(Protocol):
+    """The family as a function of its free parameters."""
+
+    def with_parameters(self, theta: Float[Tensor, " k"]) -> Any:
+        """The model of this kind at theta [k]; its `log_prob` can be differentiated with respect to theta."""
+
+
+@runtime_checkable
+class Affine(Protocol):
+    """A family that affine maps do not leave."""
+
+    def affine(self, matrix: Float[Tensor, "d d"], shift: Float[Tensor, " d"]) -> Any:
+        """The law of A x + b, a model of this kind, for an invertible A [d, d] and b [d]."""
+
+
+@runtime_checkable
+class HasMarginal(Protocol):
+    """The law of some coordinates of a vector event."""
+
+    def marginal(self, indices: Sequence[int]) -> Any:
+        """The model of x_a for a = indices, its coordinates in that order: p(x_a) = int p(x) dx_b over the others."""
+
+
+@runtime_checkable
+class HasConditional(Protocol):
+    """The law of the other coordinates of a vector event, given some."""
+
+    def conditional(self, indices: Sequence[int], values: Shaped[Tensor, " k"]) -> Any:
+        """The model of x_b given x_a = values [k], for a = indices and b the other coordinates in their order."""
+
+
+@runtime_checkable
+class HasMutualInformation(Protocol):
+    """Mutual information between two blocks of coordinates of a vector event."""
+
+    def mutual_information(self, a: Sequence[int], b: Sequence[int]) -> Float[Tensor, ""]:
+        """E[log p(x_a, x_b) - log p(x_a) - log p(x_b)] in nats, a scalar, for two lists without a common coordinate."""
+
+
 PROTOCOLS: tuple[type, ...] = (
     Sampler,
     Density,
@@ -110,6 +160,12 @@ PROTOCOLS: tuple[type, ...] = (
     HasIcdf,
     HasKL,
     Fit,
+    HasParameters,
+    WithParameters,
+    Affine,
+    HasMarginal,
+    HasConditional,
+    HasMutualInformation,
 )
 
 
@@ -169,6 +225,17 @@ def _asked(promise: Callable[..., Any]) -> list[str]:
 
 def _callable_as(method: Callable[..., Any], promise: Callable[..., Any]) -> bool:
     """Can `method` be called the way the contract calls it?"""
+    function = getattr(method, "__func__", None)
+    return _fits(method, promise) if function is None else _fits_bound(function, promise)
+
+
+@lru_cache(maxsize=1024)
+def _fits_bound(function: Callable[..., Any], promise: Callable[..., Any]) -> bool:
+    """The same for a method of any object, asked once: a fit in a loop returns many models of one class."""
+    return _fits(MethodType(function, object()), promise)
+
+
+def _fits(method: Callable[..., Any], promise: Callable[..., Any]) -> bool:
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):  # builtins without a signature: their calls will tell

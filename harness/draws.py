@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
+from harness.cells import FINE, neighbours, spacing, spread_out
 from harness.subject import Subject
 
 T = TypeVar("T")
@@ -35,8 +36,11 @@ class Draws:
 
     @cached_property
     def z(self) -> Float64[Tensor, "n d"]:
-        """Standardised coordinates of the events."""
-        return self.subject.profile.chart.coordinates(self.x)
+        """Standardised coordinates of the events; of a random place of their cells where the dtype is coarse."""
+        chart = self.subject.profile.chart
+        if not spacing(self.subject) > FINE:
+            return chart.coordinates(self.x)
+        return chart.coordinates(spread_out(self.subject, self.x, self.subject.generator("cells", self.index)))
 
     @cached_property
     def log_p(self) -> Float64[Tensor, " n"]:
@@ -89,7 +93,20 @@ def log_density_where(
 
 
 def within(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " n"]:
-    """All events; or, for a model that raises outside its support, those inside the box that pilot draws span."""
+    """All events; or, for a model that raises outside its support, those inside the box that pilot draws span.
+
+    Of a coarse dtype, those whose neighbours are possible too: at an edge of the support a sampler that rounds gives
+    the last event half a cell, while the density says a whole one.
+    """
+    inside = _in_box(subject, x)
+    if not spacing(subject) > FINE:
+        return inside
+    for neighbour in neighbours(x):
+        inside = inside & (log_density_where(subject, neighbour, _in_box(subject, neighbour)) > -torch.inf)
+    return inside
+
+
+def _in_box(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " n"]:
     box = subject.once("domain", lambda: _domain(subject))
     if box is None:
         return torch.ones(len(x), dtype=torch.bool, device=x.device)

@@ -8,4 +8,15 @@ class CallError(ValueError):
 
 
 class InterruptedRunError(Exception):
-    """The run was stopped before anything was examined (exit status 130)."""
+    """The run was stopped; the message says what is kept of it (exit status 130)."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Did memory run out? That is a limit of the process, and says nothing of what the model was asked.
+
+    Python and numpy raise MemoryError, torch a RuntimeError that only its text tells apart: "can't allocate memory" on
+    the CPU, "out of memory" on a GPU.
+    """
+    if isinstance(error, RuntimeError):
+        return "allocate memory" in str(error) or "out of memory" in str(error)
+    return isinstance(error, MemoryError)

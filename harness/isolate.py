@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from harness.effort import Effort, effort_named
 from harness.errors import InterruptedRunError
 from harness.evidence import Absent, Evidence, Raised, Record
 from harness.judge import explain, judge
@@ -21,23 +22,30 @@ from harness.resolve import SpecError
 from harness.store import loaded_record
 from harness.worker import CHANNEL_LOST
 
+ENDED = "blocked: the examination ended at"
 LOST = "verdicts do not arrive: the model closed a descriptor that it had not opened,"
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A model of the run: its name there, and the SPEC that names it alone. `trouble` is why it could not be listed."""
+    """A model of the run: its name there, and the SPEC that names it alone. `trouble` is why it could not be listed.
+
+    `only` are the checks to be made on this model, where they are not those of the run; `alphas` are shares of alpha,
+    by check, that are given rather than worked out.
+    """
 
     name: str
     spec: str
     trouble: Raised | None = None
+    only: tuple[str, ...] = ()
+    alphas: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Options:
     """How the models of a run are examined. `alpha` is the false-alarm budget of all of them together."""
 
-    effort: str
+    effort: str | Effort
     seed: int
     alpha: float
     device: str = "cpu"
@@ -57,6 +65,16 @@ class Watcher(Protocol):
 
     def done(self, model: str) -> None:
         """The model's examination is over."""
+
+
+class Unwatched:
+    """A watcher for a run that nobody looks at."""
+
+    def at(self, model: str, stage: str, n: int) -> None: ...
+
+    def record(self, record: Record) -> None: ...
+
+    def done(self, model: str) -> None: ...
 
 
 def expand(processes: Processes, specs: Sequence[str]) -> tuple[Listed, ...]:
@@ -104,7 +122,8 @@ def examine(
     requests = [
         {
             **{"job": "examine", "spec": table.model.spec, "name": table.model.name, "alpha": share},
-            **{"effort": options.effort, "seed": options.seed, "budget": options.budget, "only": list(options.only)},
+            **{"effort": asdict(effort_named(options.effort)), "seed": options.seed, "budget": options.budget},
+            **{"only": list(table.only), "alphas": dict(table.model.alphas)},
             **{"device": options.device, "dtype": options.dtype},
         }
         for table in jobs
@@ -137,6 +156,10 @@ class _Table:
     records: dict[str, Record] = field(default_factory=dict)
     stage: str = ""
     raised: object = None
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        return self.model.only or self.options.only
 
     def hear(self, message: Message) -> None:
         """Take in a message; ValueError for one that no child of ours sends."""
@@ -174,11 +197,11 @@ class _Table:
 
     def close(self, trouble: Raised) -> None:
         """The check that was running gets the trouble, those that would have followed are blocked by it."""
-        plan = self.plan or _every_check(self.options.only, self.alpha)
+        plan = self.plan or _every_check(self.only, self.alpha)
         missing = [id for id in plan if id not in self.records]
         running = self.stage if self.stage in missing else next(iter(missing), "")
         for id in [running, *(id for id in missing if id != running)] if missing else []:
-            blocked = Absent(f"blocked: the examination ended at {running}", running)
+            blocked = Absent(f"{ENDED} {running}", running)
             self._enter(self._filled(id, plan[id], trouble if id == running else blocked))
         self.watcher.done(self.model.name)
 

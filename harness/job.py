@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.checks.law import Check
-from harness.effort import effort_named
+from harness.effort import Effort
 from harness.evidence import Raised, Record
 from harness.examine import examine_model
 from harness.judge import explain, judge
@@ -67,10 +68,13 @@ def _examine(request: dict[str, Any], send: Send) -> None:
     send(at=["build", 0])
     dtype = getattr(torch, request["dtype"]) if request["dtype"] else None
     model = adapt(named.build(), request["name"], request["device"], dtype)
-    planned = plan(model, checks, request["alpha"])
+    alphas = request["alphas"]
+    planned = [
+        replace(item, alpha=alphas.get(item.check.id, item.alpha)) for item in plan(model, checks, request["alpha"])
+    ]
     send(plan=[[item.check.id, item.alpha] for item in planned])
     settings = Settings(
-        effort_named(request["effort"]),
+        Effort(**request["effort"]),
         request["seed"],
         request["budget"],
         watch=lambda name, stage, n: send(at=[stage, n]),

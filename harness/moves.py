@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from harness.draws import log_density_where, within
-from harness.reference import Reference, codes
+from harness.reference import Reference, all_codes, looked_up
 from harness.subject import Subject
 
 LEAPFROGS = 4
@@ -157,37 +157,62 @@ def _walk(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
 
 
 def _change(subject: Subject, z: Tensor, source: torch.Generator) -> Moved:
-    """Draw a few discrete coordinates anew from their pilot frequencies; in one row of three, swap two of them."""
+    """Draw discrete coordinates anew from one component of the reference; in one row of three, swap two of them.
+
+    The component k is drawn given the discrete coordinates, so the pair (z, k) moves reversibly, and so does z: of the
+    proposal, q(k | z) prod_j t_j(z'_j | k) over the coordinates j that are drawn anew, the ratio is taken with k fixed.
+    In one row of two all of them may change, else a share from log-uniform to few, as the fit is good or poor.
+    """
     chart = subject.profile.chart
     places = chart.discrete.nonzero().flatten()
-    n, device = len(z), z.device
+    n, device, rows = len(z), z.device, torch.arange(len(z), device=z.device)
     value = z * chart.scale + chart.location
-    count = torch.rand(n, 1, generator=source, dtype=z.dtype, device=device)
-    chance = torch.exp(-4.0 * count) * (len(places) > 1) + float(len(places) == 1)
-    pick = torch.rand(n, len(places), generator=source, dtype=z.dtype, device=device) < chance
-    swap = torch.rand(n, generator=source, dtype=z.dtype, device=device) < (1 / 3 if len(places) > 1 else 0.0)
-    ratio = torch.zeros(n, dtype=z.dtype, device=device)
+    position, known = all_codes(subject.profile, z)
+    component, log_share = _component(subject, position, source)
+    fresh = _anew(subject, component, source)  # (n, m)
+    u = torch.rand(n, 3, generator=source, dtype=z.dtype, device=device)
+    chance = torch.where(u[:, 0] < 1 / 2, torch.exp(-4.0 * u[:, 1]), 1.0)
+    several = len(places) > 1
+    pick = torch.rand(n, len(places), generator=source, dtype=z.dtype, device=device) < chance[:, None]
+    swap = u[:, 2] < (1 / 3 if several else 0.0)
+    use = pick & ~swap[:, None] & known
+    table = subject.reference.table  # (m, values, k)
+    place = torch.arange(len(places), device=device)
+    moved = torch.where(use, fresh, position)
+    log_t = table[place, position, component[:, None]] - table[place, moved, component[:, None]]
+    there = _share(subject, moved)[rows, component]
+    ratio = torch.where(use, log_t, 0.0).sum(1) + torch.where(use.any(1), there - log_share, 0.0)
+    letters = subject.profile.letters
     new = value.clone()
-    for i, j in enumerate(places.tolist()):
-        table = _frequencies(subject, i)
-        alphabet = subject.profile.alphabets[j]
-        assert alphabet is not None
-        fresh = torch.multinomial(table, n, replacement=True, generator=source)
-        old, known = codes(subject.profile, z[:, j], j)
-        use = pick[:, i] & ~swap & known
-        new[:, j] = torch.where(use, alphabet[fresh], value[:, j])
-        ratio = ratio + torch.where(use, table[old].log() - table[fresh].log(), 0.0)
+    new[:, places] = torch.where(use, letters[place, moved], value[:, places])
     first = torch.randint(len(places), (n,), generator=source, device=device)
     second = torch.randint(len(places), (n,), generator=source, device=device)
-    rows = torch.arange(n, device=device)
     a, b = value[rows, places[first]], value[rows, places[second]]
     new[rows, places[first]] = torch.where(swap, b, new[rows, places[first]])
     new[rows, places[second]] = torch.where(swap, a, new[rows, places[second]])
     return Moved((new - chart.location) / chart.scale, ratio)
 
 
-def _frequencies(subject: Subject, i: int) -> Tensor:
-    """(values,): the reference's marginal of discrete coordinate number i."""
+def _share(subject: Subject, position: Tensor) -> Tensor:
+    """(n, k): log-probability of the components given discrete coordinates alone, by their positions (n, m)."""
     law = subject.reference
-    size = len([alphabet for alphabet in subject.profile.alphabets if alphabet is not None][i])
-    return subject.once(f"frequencies {i}", lambda: (law.log_weight + law.table[i]).exp().sum(1)[:size])
+    return torch.log_softmax(law.log_weight + looked_up(law.table, position), 1)
+
+
+def _component(subject: Subject, position: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A component (n,) for each row given its discrete coordinates, and the log-probability of that choice."""
+    log_share = _share(subject, position)
+    component = torch.multinomial(log_share.exp(), 1, generator=source)
+    return component[:, 0], log_share.gather(1, component)[:, 0]
+
+
+def _anew(subject: Subject, component: Tensor, source: torch.Generator) -> Tensor:
+    """Positions (n, m) of fresh values of every discrete coordinate under the components (n,)."""
+    table = subject.reference.table
+    u = torch.rand(len(component), len(table), generator=source, dtype=table.dtype, device=table.device)
+    position = torch.zeros_like(u, dtype=torch.long)
+    for k in component.unique().tolist():
+        rows = component == k
+        edges = table[:, :, k].exp().cumsum(1).contiguous()
+        position[rows] = torch.searchsorted(edges, (u[rows] * edges[:, -1]).T.contiguous(), right=True).T
+    return position.clamp(max=table.shape[1] - 1)

@@ -11,15 +11,55 @@ from harness.model import Model
 GATES = {"sample": "sample.well_formed", "log_prob": "log_prob.well_formed"}
 """The check that must pass before a capability is relied on."""
 
+IN_COMMON, HAS_VOLUME = "support.in_common", "support.has_volume"
+"""Without either, no comparison of a density with anything can be made; a SKIP of the second for a measure of its own
+blocks as a FAIL does."""
+
+COMPARED = ("density.", "moments.", "information.", "sampler.", "support.")
+"""Beginnings of the ids of such comparisons."""
+
+FREE_OF_MASS = (
+    "support.every_value_drawn",
+    "sampler.region_masses",
+    "sampler.pit_uniform",
+    "sampler.exchangeable",
+    "sampler.stein",
+)
+"""Checks that the sampler draws from the density, whatever `density.bridge_mass` says; the plainest first."""
+
+BRIDGES = ("sampler.bridge", "sampler.bridge_pairs", "sampler.adversary")
+"""Checks of the same claim that a wrong normalising constant breaks as well."""
+
+OF_DRAWS = (
+    "moments.mean_of_draws",
+    "moments.variance_of_draws",
+    "moments.covariance_of_draws",
+    "moments.clipped_variance_of_draws",
+    "information.entropy_of_draws",
+    "information.kl_of_draws",
+    "structure.marginal_of_draws",
+    "mutual.of_draws",
+)
+"""Checks of what the model states by means over draws, which must be draws from the density for that."""
+
+TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *OF_DRAWS)
+"""The order in which these are judged after equally many draws; every other check is judged before them."""
+
 
 @dataclass(frozen=True)
 class Planned:
-    """One check on one model: its share `alpha` of the budget, what blocks it, or why it is skipped."""
+    """One check on one model: its share `alpha` of the budget, what blocks it, or why it is skipped.
+
+    `yields_to` are checks of the same claim: once one of them has failed, this one would report the same defect again.
+    They are not looked for when the check is made alone. `turn` orders the judging of checks at the same look.
+    """
 
     check: Check
     alpha: float
     blocked_by: tuple[str, ...]
     skip: str = ""
+    yields_to: tuple[str, ...] = ()
+    turn: int = -1
 
 
 def plan(model: Model, checks: Sequence[Check], alpha: float) -> tuple[Planned, ...]:
@@ -36,6 +76,8 @@ def plan(model: Model, checks: Sequence[Check], alpha: float) -> tuple[Planned, 
             share,
             _blockers(check),
             _missing(model, missing[check.id]) if missing[check.id] else "",
+            _yields_to(check.id),
+            TURNS.index(check.id) if check.id in TURNS else -1,
         )
         for check in checks
     )
@@ -48,8 +90,21 @@ def _missing(model: Model, names: Sequence[str]) -> str:
 
 
 def _blockers(check: Check) -> tuple[str, ...]:
-    gates = (GATES[need] for need in check.needs if need in GATES)
+    gates = [GATES[need] for need in check.needs if need in GATES]
+    if check.id.startswith(COMPARED) and {"log_prob", "cdf", "icdf"} & set(check.needs):
+        gates += [] if check.id in (IN_COMMON, HAS_VOLUME, "support.impossible_outside") else [IN_COMMON, HAS_VOLUME]
     return tuple(dict.fromkeys(gate for gate in (*gates, *check.blocked_by) if gate != check.id))
+
+
+def _yields_to(id: str) -> tuple[str, ...]:
+    """Checks of which a FAIL says already what a FAIL of this one would.
+
+    A bridge is no proof against the sampler where the mass is wrong, so `density.bridge_mass` does not yield to one.
+    """
+    if id not in TURNS:
+        return ()
+    witnesses = FREE_OF_MASS if id == "density.bridge_mass" else FREE_OF_MASS + BRIDGES
+    return tuple(other for other in witnesses if other != id)
 
 
 def select(checks: Sequence[Check], only: Iterable[str]) -> tuple[Check, ...]:

@@ -73,7 +73,7 @@ class Reference:
             joint = joint + _log_gaussians(z[:, ~chart.discrete], self.mean, self.factor)
         if len(self.table):
             position, known = all_codes(self.profile, z) if found is None else found
-            joint = joint + _looked_up(self.table, position)
+            joint = joint + looked_up(self.table, position)
             joint = torch.where(known.all(1, keepdim=True), joint, -torch.inf)
         return joint
 
@@ -98,7 +98,7 @@ def codes(profile: Profile, column: Float64[Tensor, " n"], j: int) -> tuple[Int[
     return position, (alphabet[position] - value).abs() < gap
 
 
-def _looked_up(table: Tensor, position: Tensor) -> Tensor:
+def looked_up(table: Tensor, position: Tensor) -> Tensor:
     """Sum over coordinates of the table's rows at the positions (n, m); (n, k)."""
     m, values, k = table.shape
     flat = table.clamp(min=-1e6).reshape(m * values, k)

@@ -187,7 +187,8 @@ class Report:
         return read(path)
 
     def table(self) -> Group:
-        """A summary for the terminal: a row a model, then what needs attention."""
+        """A summary for rich's console: a row a model, then what needs attention. Print it with crop=False, so that
+        commands longer than the terminal stay whole."""
         from harness.terminal import table
 
         return table(self)

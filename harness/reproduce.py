@@ -183,7 +183,6 @@ def fewest_draws(subject: Subject, planned: Planned, settings: Settings, seconds
     The search ends after `seconds`, or after the run's budget, with what it has.
     """
     assert isinstance(planned.check, StatisticalCheck)
-    subject = _unlearned(subject)
     statistic = _started(planned.check, subject, planned.alpha)
     needed = ROOM - math.log(planned.alpha)
     limit = min(seconds, math.inf if settings.budget is None else settings.budget)
@@ -198,16 +197,6 @@ def fewest_draws(subject: Subject, planned: Planned, settings: Settings, seconds
         if time.perf_counter() > end:
             return None
     return None
-
-
-def _unlearned(subject: Subject) -> Subject:
-    """The subject as it was before the first chunk: what a check learned from the run's draws must be learned again.
-
-    Pilot, profile, reference and integrals are functions of the seed, and are shared.
-    """
-    fresh = copy.copy(subject)
-    fresh._known = {name: known for name, known in subject._known.items() if not hasattr(known, "judge_then_learn")}
-    return fresh
 
 
 def _fewest_rows(before: Accumulator, chunk: _Chunk, needed: float, end: float) -> int:

@@ -12,13 +12,14 @@ from typing import TypeVar
 import torch
 
 from harness.ambient import preserved
-from harness.checks.law import Check, ExactCheck, NotApplicable, StatisticalCheck
+from harness.checks.law import OTHER_MEASURE, Check, ExactCheck, NotApplicable, StatisticalCheck
 from harness.draws import Draws
 from harness.effort import CONFIDENCE, Effort
+from harness.errors import out_of_memory
 from harness.evidence import Absent, Cell, Estimated, Evidence, Look, Raised, Record, Verdict
 from harness.judge import explain, judge
 from harness.model import Model
-from harness.plan import GATES, Planned
+from harness.plan import GATES, HAS_VOLUME, IN_COMMON, Planned
 from harness.statistics.accumulator import Accumulator
 from harness.subject import Subject
 
@@ -75,6 +76,9 @@ class _Table:
                 return Absent(f"blocked: {blocker} did not pass", blocker)
             if blocker in self.gates:
                 return Absent(f"blocked: {self.gates[blocker]} did not pass", self.gates[blocker])
+        for other in item.yields_to:
+            if self.verdicts.get(other) is Verdict.FAIL:
+                return Absent(f"blocked: {other} did not pass, and this would be the same defect again", other)
         for need in item.check.needs:
             if need in self.silent:
                 return Absent(f"blocked: {need} raised during {self.silent[need]}", self.silent[need])
@@ -91,8 +95,11 @@ class _Table:
     def enter(self, item: Planned, evidence: Evidence, seconds: float) -> Record:
         verdict = judge(evidence, item.alpha)
         self.verdicts[item.check.id] = verdict
-        if item.check.id in GATES.values() and isinstance(evidence, Absent) and evidence.blocked_by:
+        gate = item.check.id in (*GATES.values(), IN_COMMON, HAS_VOLUME)
+        if gate and isinstance(evidence, Absent) and evidence.blocked_by:
             self.gates[item.check.id] = evidence.blocked_by
+        if item.check.id == HAS_VOLUME and isinstance(evidence, Absent) and evidence.reason.startswith(OTHER_MEASURE):
+            self.gates[HAS_VOLUME] = HAS_VOLUME
         message = explain(evidence, verdict, item.alpha)
         return Record(self.model, item.check.id, verdict, evidence, item.alpha, seconds, message)
 
@@ -146,6 +153,8 @@ def raised(error: BaseException) -> Raised:
         text = " ".join(str(error).split())[:MESSAGE_LENGTH]
     except Exception:  # the author's own __str__
         text = "(its message cannot be printed)"
+    if out_of_memory(error) and "memory" not in text:
+        text = f"memory ran out {text}".strip()
     return Raised(type(error).__name__, text, "".join(traceback.format_exception(error))[-4000:])
 
 
@@ -291,7 +300,7 @@ def _settle(
     """Judge every live check; those that decided, are blocked by one that did, or ran out of draws leave."""
     staying: list[_Live] = []
     records: list[Record] = []
-    for entry in live:
+    for entry in sorted(live, key=lambda entry: entry.item.turn):
         absent = table.absent(entry.item)
         if absent is not None and not isinstance(entry.trouble, Raised):
             records.append(table.enter(entry.item, absent, entry.seconds))
@@ -325,7 +334,7 @@ def with_precision(record: Record, model: Model, planned: Planned, settings: Set
 
 def _fades(narrow: Record, wide: Record) -> bool:
     """Is the deviation a tenth or less in float64? An error of the formula would stay as large as it is."""
-    if narrow.statistic is None or wide.statistic is None:
+    if narrow.statistic is None or wide.statistic is None or not math.isfinite(wide.statistic):
         return False
     return abs(wide.statistic) <= abs(narrow.statistic) / 10
 

@@ -7,17 +7,16 @@ the default false-alarm budget and at 0.05, where the rate can be seen.
 
 from __future__ import annotations
 
-import json
-import platform
+import signal
 import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from multiprocessing import get_context
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -25,13 +24,14 @@ from rich.console import Console
 from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.effort import FALSE_ALARM_BUDGET, effort_named
+from harness.errors import InterruptedRunError
 from harness.evidence import Record, Verdict
 from harness.model import Model
 from harness.mutants import MUTANTS, NEAR_MISSES, mutated
 from harness.mutants.planted import PLANTED, Lattice, TwoModes
 from harness.plan import plan, select
 from harness.run import Settings, examine
-from harness.store import write_text
+from harness.selftest_rows import Row, cpus, merged, read, write
 
 DIMENSIONS = (1, 10, 50)
 SCALES = (1e-3, 1.0, 1e3)
@@ -73,35 +73,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run of one case at one seed: the first check that failed, after how many draws."""
+    """One run of one case at one seed: the first check that failed, after how many draws; processor seconds."""
 
     failed: str
     draws: int
     seconds: float
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the published table. `found` and `false_alarms` count seeds; `draws_median` is over those found."""
-
-    group: str
-    mutant: str
-    defect: str
-    model: str
-    dimension: int
-    scale: float
-    effort: str
-    check: str
-    seeds: int
-    found: int
-    draws_median: float | None
-    false_alarms: int
-    alpha: float
-    erratum: str
-
-
-def cases() -> Iterator[Case]:
+@cache
+def cases() -> tuple[Case, ...]:
     """Every case of the published table."""
+    return tuple(_cases())
+
+
+def _cases() -> Iterator[Case]:
     for effort in EFFORTS:
         for planted in PLANTED:
             for kind in ("continuous", "discrete"):
@@ -121,6 +106,12 @@ def cases() -> Iterator[Case]:
 def run_case(case: Case, seed: int) -> Outcome:
     """One seed of one case."""
     torch.set_num_threads(1)
+    started = time.process_time()
+    failed, draws = _run(case, seed)
+    return Outcome(failed, draws, time.process_time() - started)
+
+
+def _run(case: Case, seed: int) -> tuple[str, int]:
     match case.group:
         case "planted":
             planted = next(p for p in PLANTED if p.name == case.mutant)
@@ -140,15 +131,16 @@ def run_case(case: Case, seed: int) -> Outcome:
     return _first_failure(adapt(CORRECT[case.model](), case.model), case, seed, ())
 
 
-def _first_failure(model: Model, case: Case, seed: int, only: Sequence[str], which: str = "") -> Outcome:
-    """Examine until the first FAIL or ERROR (of the check `which`, if given); nothing found is an empty name."""
+def _first_failure(model: Model, case: Case, seed: int, only: Sequence[str], which: str = "") -> tuple[str, int]:
+    """Examine until the first FAIL or ERROR (of the check `which`, if given), and say after how many draws.
+
+    Nothing found is an empty name.
+    """
     planned = plan(model, select(CHECKS, only), case.alpha)
-    seconds = 0.0
     for record in examine(model, planned, Settings(effort_named(case.effort), seed)):
-        seconds += record.seconds
         if record.verdict in (Verdict.FAIL, Verdict.ERROR) and which in ("", record.check):
-            return Outcome(record.check, draws_used(record), seconds)
-    return Outcome("", 0, seconds)
+            return record.check, draws_used(record)
+    return "", 0
 
 
 def draws_used(record: Record) -> int:
@@ -176,6 +168,8 @@ def row_of(case: Case, outcomes: Sequence[Outcome]) -> Row:
         false_alarms=len(hits) if wolf else 0,
         alpha=case.alpha,
         erratum=case.erratum,
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        cpus=cpus(),
     )
 
 
@@ -193,14 +187,14 @@ def _defect(case: Case) -> str:
 
 
 def selected(only: Iterable[str]) -> list[Case]:
-    """Cases whose group, mutant, model or check is one of the words; all without words.
+    """Cases that one of the words describes, or all parts of a word such as "standard+d=10"; all without words.
 
     Raises ValueError for a word that selects nothing.
     """
     words = tuple(only)
-    everything = list(cases())
+    everything = cases()
     if not words:
-        return everything
+        return list(everything)
     for word in words:
         if not any(_matches(case, word) for case in everything):
             raise ValueError(f"no mutant or model of the self-test matches {word!r}: try one of {_names(everything)}")
@@ -208,11 +202,19 @@ def selected(only: Iterable[str]) -> list[Case]:
 
 
 def _matches(case: Case, word: str) -> bool:
-    return word in (case.group, case.mutant, case.model, case.law)
+    own = _words(case)
+    return word in own or all(part in own for part in word.split("+"))
+
+
+def _words(case: Case) -> set[str]:
+    """Group, mutant, model, check, effort and budget; dimension and scale of planted bugs."""
+    own = {case.group, case.mutant, case.model, case.law, case.effort, f"alpha={case.alpha:g}"}
+    return own | {f"d={case.dimension}", f"scale={case.scale:g}"} if case.dimension else own
 
 
 def _names(everything: Sequence[Case]) -> str:
-    return ", ".join(dict.fromkeys(name for case in everything for name in (case.group, case.mutant)))
+    listed = [name for case in everything for name in (case.group, case.mutant)]
+    return ", ".join(dict.fromkeys([*listed, *EFFORTS, *(f"d={d}" for d in DIMENSIONS)]))
 
 
 def seeds_for(case: Case, seeds: int) -> int:
@@ -240,23 +242,26 @@ def measure(
     rows = []
     context = get_context("forkserver")
     context.set_forkserver_preload(["harness.selftest"])
-    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
-        pending = [[pool.submit(run_case, case, seed) for seed in range(seeds_for(case, seeds))] for case in chosen]
-        for i, (case, futures) in enumerate(zip(chosen, pending, strict=True)):
-            rows.append(row_of(case, [future.result() for future in futures]))
-            if progress is not None:
-                progress(i + 1, len(chosen), rows[-1])
+    strangers = active_children()
+    with ProcessPoolExecutor(max_workers=workers, mp_context=context, initializer=_deaf_to_interrupts) as pool:
+        try:
+            pending = [[pool.submit(run_case, case, seed) for seed in range(seeds_for(case, seeds))] for case in chosen]
+            for i, (case, futures) in enumerate(zip(chosen, pending, strict=True)):
+                rows.append(row_of(case, [future.result() for future in futures]))
+                if progress is not None:
+                    progress(i + 1, len(chosen), rows[-1])
+        except BaseException:  # Ctrl-C above all: what is running is of no use to anybody
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                if worker not in strangers:
+                    worker.terminate()
+            raise
     return rows
 
 
-def as_json(rows: Sequence[Row]) -> dict[str, Any]:
-    """The rows with what they were measured with."""
-    return {
-        "schema_version": "1.0",
-        "what": "harness selftest",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "harness": version("genharness")},
-        "rows": [asdict(row) for row in rows],
-    }
+def _deaf_to_interrupts() -> None:
+    """Ctrl-C goes to all processes of the terminal: the one that writes the rows decides what follows."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def troubles(rows: Iterable[Row]) -> list[Row]:
@@ -269,38 +274,47 @@ def troubles(rows: Iterable[Row]) -> list[Row]:
 
 
 def run_selftest(
-    only: Iterable[str] = (), seeds: int | None = None, workers: int = 1, json_path: Path | None = None
+    only: Iterable[str] = (),
+    seeds: int | None = None,
+    workers: int = 1,
+    json_path: Path | None = None,
+    merge: bool = False,
 ) -> int:
-    """The command: a live table on the terminal, rows as JSON; exit status 1 when a promise is broken.
+    """The command: a line a row on the terminal, rows as JSON; exit status 1 when a promise is broken.
 
-    Raises ValueError for a name that selects nothing.
+    With `merge`, the rows replace those of the same cases in the file, which keeps its others. Raises ValueError for a
+    name that selects nothing, InterruptedRunError, with what was kept, at Ctrl-C.
     """
     console = Console()
-    selected(only)
-
-    def show(done: int, total: int, row: Row) -> None:
-        what = f"{row.false_alarms} false alarms" if row.group in ("correct", "near miss") else f"{row.found} found"
-        draws = "" if row.draws_median is None else f", median {row.draws_median:,.0f} draws"
-        place = f" d={row.dimension} scale={row.scale:g}" if row.dimension else ""
-        console.print(
-            f"[{done}/{total}] {row.group} {row.mutant} {row.model}{place} {row.effort} alpha={row.alpha:g}: "
-            f"{what} in {row.seeds}{draws} {row.check}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-
+    chosen = selected(only)
+    before = read(json_path) if merge and json_path is not None else []
+    order = [row_of(case, ()).place for case in cases()]
     rows: list[Row] = []
 
     def keep(done: int, total: int, row: Row) -> None:
         rows.append(row)
-        show(done, total, row)
+        console.print(f"[{done}/{total}] {_told(row)}", highlight=False, markup=False, soft_wrap=True)
         if json_path is not None:  # after every row, so that an interrupted run keeps what it measured
-            write_text(json_path, json.dumps(as_json(rows), indent=1, allow_nan=False) + "\n")
+            write(json_path, merged(before, rows, order))
 
-    measure(only, 100 if seeds is None else seeds, workers, keep)
+    try:
+        measure(only, 100 if seeds is None else seeds, workers, keep)
+    except KeyboardInterrupt:
+        kept = "without --json nothing is kept" if json_path is None else f"what was measured is in {json_path}"
+        raise InterruptedRunError(f"interrupted after {len(rows)} of {len(chosen)} rows; {kept}") from None
     if json_path is not None:
-        console.print(f"rows written to {json_path}")
+        console.print(f"rows written to {json_path}", soft_wrap=True)
     for row in troubles(rows):
         console.print(f"broken promise: {row}", style="red", markup=False)
     return 1 if troubles(rows) else 0
+
+
+def _told(row: Row) -> str:
+    """A row as a line for the terminal."""
+    what = f"{row.false_alarms} false alarms" if row.group in ("correct", "near miss") else f"{row.found} found"
+    draws = "" if row.draws_median is None else f", median {row.draws_median:,.0f} draws"
+    place = f" d={row.dimension} scale={row.scale:g}" if row.dimension else ""
+    return (
+        f"{row.group} {row.mutant} {row.model}{place} {row.effort} alpha={row.alpha:g}: "
+        f"{what} in {row.seeds}{draws}, {row.seconds or 0:.1f} s {row.check}"
+    )

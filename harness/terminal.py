@@ -28,7 +28,7 @@ def table(report: Report) -> Group:
     """The whole summary as one renderable."""
     attention = [*report.errors, *report.failures, *report.met, *report.undecided]
     parts: list[RenderableType] = [_models(report)]
-    parts += [_sentence(record) for record in attention[:SHOWN]]
+    parts += [part for record in attention[:SHOWN] for part in (_sentence(record), *_command(record))]
     parts += [Text(f"✗ {problem}", COLOURS[Verdict.FAIL]) for problem in map(printable, report.problems[:SHOWN])]
     left = len(attention) + len(report.problems) - SHOWN
     if left > 0:
@@ -36,10 +36,15 @@ def table(report: Report) -> Group:
     return Group(*parts, _verdict(report))
 
 
+def show(report: Report, console: Console) -> None:
+    """Print the summary. Lines longer than the terminal, which are commands to be copied, are not cut."""
+    console.print(table(report), crop=False)
+
+
 def plain_text(report: Report) -> str:
     """The summary without colours."""
     console = Console(file=io.StringIO(), width=WIDTH, no_color=True, color_system=None, legacy_windows=False)
-    console.print(table(report))
+    show(report, console)
     written: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in written.splitlines())
 
@@ -60,7 +65,7 @@ def _models(report: Report) -> Table:
 
 
 def _sentence(record: Record) -> Text:
-    """One record that needs attention: verdict, where, what was seen, and how to see it again."""
+    """One record that needs attention: verdict, where, and what was seen."""
     line = Text(f"{record.verdict} ", COLOURS[record.verdict])
     line.append(printable(f"{record.model} {record.check}"), "bold")
     if record.label:
@@ -68,9 +73,14 @@ def _sentence(record: Record) -> Text:
     line.append(f": {printable(record.message)}")
     if record.expected:
         line.append(f" (expected: {printable(record.expected)})", "bright_black")
-    if record.reproducer is not None:
-        line.append(f"\n  ↳ {printable(record.reproducer.command)}", "bright_black")
     return line
+
+
+def _command(record: Record) -> list[Text]:
+    """How to see it again: one line however long, so that it can be copied and run."""
+    if record.reproducer is None:
+        return []
+    return [Text(f"  ↳ {printable(record.reproducer.command)}", "bright_black", no_wrap=True, overflow="ignore")]
 
 
 def _verdict(report: Report) -> Text:

@@ -12,12 +12,16 @@ import math
 import random
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.effort import EFFORTS
+from harness.errors import InterruptedRunError
 from harness.evidence import Absent, Estimated, Exact, Raised, Record, Verdict
+from harness.isolate import ENDED, Options, Unwatched, Watcher, examine, expand
 from harness.judge import judge
+from harness.processes import Processes
 from harness.report import Report, versions
 
 SHARE = 0.2
@@ -52,10 +56,18 @@ class Verification:
         return "\n".join([first, *(f"  differs: {line}" for line in self.differences), *(f"  {n}" for n in self.notes)])
 
 
-def verify(path: str | Path, *, share: float = SHARE, seed: int | None = None) -> Verification:
+def verify(
+    path: str | Path,
+    *,
+    share: float = SHARE,
+    seed: int | None = None,
+    processes: Processes | None = None,
+    watcher: Watcher | None = None,
+) -> Verification:
     """Check the report in a file. ValueError, with one line that names the fix, where that cannot be done.
 
-    `seed` chooses the subset; without it nobody, the author of the file included, knows it beforehand.
+    `seed` chooses the subset; without it nobody, the author of the file included, knows it beforehand. Models are
+    examined in `processes` of their own, with their limits of time and memory; `watcher` sees the progress.
     """
     from harness.store import read
 
@@ -70,10 +82,14 @@ def verify(path: str | Path, *, share: float = SHARE, seed: int | None = None) -
             f"{path} names no SPEC, so nothing in it can be made again: models given in Python leave none; "
             "run `harness check SPEC --json` for a report that can be verified"
         )
+    if _needs_cuda(report):
+        raise ValueError("the run was made on cuda, and torch finds no CUDA device here: verify it where there is one")
     exactly, notes = _comparison(report)
+    with Processes() if processes is None else nullcontext(processes) as running:
+        again = _made_again(report, chosen, running, watcher or Unwatched())
     for model in dict.fromkeys(record.model for record in chosen):
-        stored = [record for record in chosen if record.model == model]
-        differences += _differences(report, stored, _made_again(report, stored), exactly)
+        stored, made = ([r for r in records if r.model == model] for records in (chosen, again))
+        differences += _differences(report, stored, made, exactly)
     repeated = tuple((record.model, record.check) for record in chosen)
     return Verification(str(path), len(report.records), repeated, tuple(differences), tuple(notes), chosen_by)
 
@@ -142,28 +158,45 @@ def _chosen(report: Report, share: float, seed: int) -> list[Record]:
     return [able[place] for place in sorted(places)]
 
 
-def _made_again(report: Report, stored: Sequence[Record]) -> dict[str, Record]:
-    """Records of the same checks of one model, with those that could block them, at the stored shares of alpha."""
+def _made_again(report: Report, chosen: Sequence[Record], processes: Processes, watcher: Watcher) -> list[Record]:
+    """Records of the same checks, with those that could block them, at the stored shares of alpha.
+
+    Each model is in a process of its own, as in `harness check`: one that hangs or dies costs its own records.
+    """
+    from harness.checks import CHECKS
+
+    run = report.run
+    known = {check.id for check in CHECKS}
+    models = []
+    for name in dict.fromkeys(record.model for record in chosen):
+        asked = [id for record in chosen if record.model == name for id in _asked(record)]
+        ids = tuple(dict.fromkeys(id for id in asked if id in known))
+        alphas = {record.check: record.alpha for record in report.records if record.model == name}
+        if ids:
+            found = expand(processes, [run.specs[name]])
+            if len(found) != 1:
+                raise ValueError(f"{run.specs[name]} names {len(found)} models: write {found[0].spec} for the first")
+            models.append(replace(found[0], name=name, only=ids, alphas=alphas))
+    options = Options(run.effort, run.seed, run.alpha, run.device, run.dtype)
+    records, interrupted = examine(processes, models, options, watcher) if models else ((), False)
+    if interrupted:
+        raise InterruptedRunError("interrupted before the checks were made again")
+    return list(records)
+
+
+def _asked(record: Record) -> tuple[str, ...]:
+    """The check, and the one that blocked it: made alone, a check does not yield to others of the same claim."""
+    seen = record.evidence
+    return (record.check, seen.blocked_by) if isinstance(seen, Absent) and seen.blocked_by else (record.check,)
+
+
+def _needs_cuda(report: Report) -> bool:
+    """Was the run made on a device that is not here?"""
+    if report.run.device != "cuda":
+        return False
     import torch
 
-    from harness.adapters import adapt
-    from harness.checks import CHECKS
-    from harness.examine import examine_model
-    from harness.plan import plan, select
-    from harness.reproduce import model_from, threads_of_a_run
-    from harness.run import Settings
-
-    run, name = report.run, stored[0].model
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("the run was made on cuda, and torch finds no CUDA device here: verify it where there is one")
-    known = {check.id for check in CHECKS}
-    ids = [record.check for record in stored if record.check in known]
-    alphas = {record.check: record.alpha for record in report.records if record.model == name}
-    with threads_of_a_run():
-        model = adapt(model_from(run.specs[name]), name, run.device, getattr(torch, run.dtype) if run.dtype else None)
-        planned = plan(model, select(CHECKS, ids), run.alpha) if ids else ()
-        items = [replace(item, alpha=alphas.get(item.check.id, item.alpha)) for item in planned]
-        return {record.check: record for record in examine_model(model, items, Settings(run.effort, run.seed))}
+    return not torch.cuda.is_available()
 
 
 def _comparison(report: Report) -> tuple[bool, list[str]]:
@@ -184,16 +217,38 @@ def _comparison(report: Report) -> tuple[bool, list[str]]:
     return not other, notes
 
 
-def _differences(report: Report, stored: Sequence[Record], again: dict[str, Record], exactly: bool) -> Iterator[str]:
+def _differences(report: Report, stored: Sequence[Record], again: Sequence[Record], exactly: bool) -> Iterator[str]:
+    """Of one model. Where its process ended, what was not made again is a line, and not one a record."""
+    found = {record.check: record for record in again}
+    end = _end(again)
+    lost = [record for record in stored if end is not None and _lost(found.get(record.check), end)]
+    if end is not None and lost:
+        yield f"{end.model}: {len(lost)} of {len(stored)} checks could not be made again: {end.message}"
     for record in stored:
+        if record in lost:
+            continue
         named = f"{record.model}::{record.check}"
-        made = again.get(record.check)
+        made = found.get(record.check)
         if made is None:
             yield f"{named}: this harness has no such check"
             continue
         difference = _difference(record, made, exactly, cut=report.run.budget is not None)
         if difference:
             yield f"{named}: {difference}"
+
+
+def _end(again: Sequence[Record]) -> Record | None:
+    """The record with which the model's process ended, where it ended before everything was made."""
+    blocked = (r.evidence for r in again if isinstance(r.evidence, Absent) and r.evidence.reason.startswith(ENDED))
+    by = next((evidence.blocked_by for evidence in blocked), None)
+    return next((record for record in again if record.check == by), None)
+
+
+def _lost(made: Record | None, end: Record) -> bool:
+    """Is it the record of the end, or of a check that was not made for that?"""
+    if made is None or made is end:
+        return made is end
+    return isinstance(made.evidence, Absent) and made.evidence.reason == f"{ENDED} {end.check}"
 
 
 def _difference(stored: Record, made: Record, exactly: bool, cut: bool) -> str:

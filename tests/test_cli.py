@@ -87,8 +87,20 @@ def test_checks_explain_and_models_list_what_there_is(capsys):
         told = capsys.readouterr().out
         assert check.law in " ".join(told.split())
         assert "Tolerance" in told
+
+
+def test_models_are_listed_by_family_with_what_they_can_do(capsys):
     assert _status(["models", "--json"]) == 0
-    assert isinstance(json.loads(capsys.readouterr().out), list)
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    row = rows["gaussian.correlated"]
+    assert row["spec"] == "reference_impls.gaussian:correlated"
+    assert (row["number"], row["family"], row["preset"]) == ("M01", "multivariate Gaussian", "correlated")
+    assert {"sample", "log_prob", "fit"} <= set(row["capabilities"])
+    assert [row["name"] for row in rows.values() if row["error"]] == []
+    assert _status(["models"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in rows)
+    assert "M01 multivariate Gaussian" in listed
 
 
 def test_report_shows_stored_results(tmp_path, capsys):

@@ -25,7 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("harness.model", "harness.adapters"),
     (
         *("harness.chart", "harness.profile", "harness.reference", "harness.subject", "harness.draws"),
-        *("harness.features", "harness.moves", "harness.space", "harness.states", "harness.scout"),
+        *("harness.features", "harness.moves", "harness.space", "harness.states", "harness.scout", "harness.cells"),
+        *("harness.event", "harness.peaks"),
     ),
     ("harness.checks",),
     ("harness.plan",),

@@ -13,9 +13,9 @@ LAWS = ["sampler.pit_uniform", "sampler.exchangeable", "sampler.bridge"]
 
 def test_gamma_near_zero_fails_in_float32_for_want_of_small_numbers():
     """Gamma(0.01) puts 42 % of its float32 draws on the smallest number."""
-    report = check_model(GAMMA(0.01, 1.0), only=LAWS)
-    assert {record.check for record in report.failures} == set(LAWS)
-    assert {record.label for record in report.failures} == {"precision"}
+    for law in LAWS:  # one at a time: together, the first that fails speaks for all
+        (record,) = check_model(GAMMA(0.01, 1.0), only=[law]).failures
+        assert (record.check, record.label) == (law, "precision")
 
 
 def test_the_same_law_passes_in_float64_but_for_the_last_tail_of_its_transform():

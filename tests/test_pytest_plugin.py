@@ -100,6 +100,9 @@ DECORATED = """
 """
 
 
+GATES = ("support.in_common", "support.has_volume")  # of what compares a density
+
+
 def test_each_verdict_is_its_outcome_and_the_same_under_xdist(author: pytest.Pytester):
     author.makepyfile(test_models=DECORATED)
     result = author.runpytest_subprocess("-v", "-p", "no:xdist")
@@ -118,6 +121,9 @@ def test_each_verdict_is_its_outcome_and_the_same_under_xdist(author: pytest.Pyt
         "test_models.py::test_conforms[Normal-density.integrates_to_one]": "PASSED",
         **{f"test_models.py::test_wrapped[Normal-{w}.well_formed]": "PASSED" for w in ("sample", "log_prob")},
         "test_models.py::test_wrapped[Normal-density.integrates_to_one]": "FAILED",
+        **{f"test_models.py::test_conforms[{m}-{gate}]": "PASSED" for m in ("Off", "Normal") for gate in GATES},
+        **{f"test_models.py::test_conforms[Raises-{gate}]": "SKIPPED" for gate in GATES},
+        **{f"test_models.py::test_wrapped[Normal-{gate}]": "PASSED" for gate in GATES},
     }
     text = "\n".join(result.outlines)
     assert "Raises::sample.any_batch_size was expected to fail (no longer) but is PASS: remove the expectation" in text
@@ -317,3 +323,34 @@ def test_a_spec_that_names_no_model_is_a_usage_error_of_one_line(author: pytest.
 def test_a_pytest_run_that_does_not_need_torch_does_not_import_it():
     code = "import harness.pytest_plugin, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+class LeavesWhenCopied:
+    """Its densities have a shape that is none, in any dtype; copied, to be tried in float64, it leaves."""
+
+    def __init__(self) -> None:
+        self.loc = torch.zeros(1)
+
+    def __deepcopy__(self, memo: object) -> object:
+        raise SystemExit(3)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> torch.Tensor:
+        return self.loc + torch.randn(n, 1, generator=generator)
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        return -((x - self.loc) ** 2) / 2
+
+
+def test_a_model_that_leaves_between_two_checks_is_one_error_and_the_rest_is_blocked_by_it():
+    model = LeavesWhenCopied()
+    examination = Examination("leaves", model, 0, EFFORTS["quick"], 1e-6)
+    left = examination.record("log_prob.well_formed", model)
+    assert left.verdict is Verdict.ERROR
+    assert "the model called sys.exit(3)" in left.message
+    examination.records.clear()
+    examination.wanted = {"log_prob.well_formed", "log_prob.deterministic"}
+    after = examination.record("log_prob.deterministic", model)
+    assert after.verdict is Verdict.SKIP
+    assert isinstance(after.evidence, Absent)
+    assert after.evidence.blocked_by == "log_prob.well_formed"
+    assert examination.records["sample.well_formed"].verdict is Verdict.PASS  # what was finished is kept

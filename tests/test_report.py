@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 import harness
 from harness import Effort, Report, Verdict, check_model
-from harness.evidence import Absent, Estimated, Exact, Look, Raised, Record
+from harness.evidence import Absent, Estimated, Exact, Look, Raised, Record, Reproducer
 from harness.judge import explain, judge
 from harness.report import COLUMNS, merge
 from harness.run import Settings
+from harness.terminal import show
 
 SETTINGS = Settings(Effort("quick", draws=1000, tolerance=0.05), seed=7)
 SEEN = {
@@ -220,3 +223,15 @@ def test_the_package_exports_lazily():
 def test_stored_reports_open_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_command_is_one_line_however_narrow_the_terminal(width):
+    command = "harness check some/very/long/path/to/models.py:factory --only sampler.bridge_pairs --seed 3 --alpha 1e-6"
+    failed = replace(record("m", "a.b", Verdict.FAIL), reproducer=Reproducer(command, "script", 8))
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show(report(failed), console)
+    lines = console.file.getvalue().splitlines()
+    assert f"  ↳ {command}" in lines
+    assert all(len(line) <= width for line in lines if command not in line)  # sentences are wrapped as ever
+    assert f"  ↳ {command * 2}" in str(report(replace(failed, reproducer=Reproducer(command * 2, "", 8)))).splitlines()

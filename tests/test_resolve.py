@@ -80,7 +80,7 @@ def test_files_of_one_folder_can_import_each_other(tmp_path):
         ("", "no model is registered"),
         ("reference_impls.gaussian:", "package.module:attr"),
         ("reference_impls.gaussian:1x", "package.module:attr"),
-        ("reference_impls.gausian:standard", "did you mean 'gaussian'?"),
+        ("reference_impls.gausian:standard", "did you mean 'gaussian'"),
         ("reference_imps.gaussian:standard", "did you mean 'reference_impls'"),
         ("reference_impls.gaussian:corelated", "did you mean 'correlated'?"),
         ("reference_impls.gaussian.standard:x", "write reference_impls.gaussian:standard"),

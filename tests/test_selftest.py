@@ -20,6 +20,9 @@ PROMISED = {
     "false_alarms",
     "alpha",
     "group",
+    "first_seed",
+    "seconds",
+    "cpus",
 }
 SOON = "log_det_sign"
 """The planted bug that is found soonest, so that its rows are cheap."""
@@ -43,6 +46,10 @@ def test_a_planted_bug_becomes_rows_with_every_promised_field(tmp_path):
         assert row["check"]
         assert row["draws_median"] >= 1
         assert row["false_alarms"] == 0
+        assert row["first_seed"] == 0
+        assert row["seconds"] > 0
+        assert row["cpus"] >= 1
+    assert told["seconds"] == pytest.approx(sum(row["seconds"] for row in told["rows"]))
 
 
 def test_rows_do_not_depend_on_the_number_of_workers():

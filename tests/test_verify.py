@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from harness.effort import EFFORTS, FALSE_ALARM_BUDGET
 from harness.evidence import Estimated, Exact, Look, Record, Verdict
 from harness.examine import examine_model
 from harness.plan import plan, select
+from harness.processes import Processes
 from harness.report import Report
 from harness.run import Settings
-from harness.verify import _difference, verify
+from harness.verify import Verification, _difference
+from harness.verify import verify as verify_with
 
 SOURCE = """
 import torch
@@ -35,6 +38,8 @@ class Off:
 models = [torch.distributions.Normal(0.0, 1.0), Off]
 """
 ONLY = ("density", "sample", "sampler.bridge")
+TIMEOUT = 20.0
+"""Seconds, many times what any one check takes here."""
 NAMES = {"Normal": "[0]", "Off": "[1]"}
 
 
@@ -68,7 +73,15 @@ def stored(report: Report, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def verify() -> Iterator[Callable[..., Verification]]:
+    """`verify` by one server of processes for all tests."""
+    with Processes(timeout=TIMEOUT) as processes:
+        yield partial(verify_with, processes=processes)
+
+
 Edit = Callable[[dict[str, Any]], None]
+Verify = Callable[..., Verification]
 
 
 def edited(path: Path, check: str, edit: Edit, model: str = "Off") -> Path:
@@ -87,7 +100,7 @@ def passed(record: dict[str, Any]) -> None:
     record["verdict"] = "PASS"
 
 
-def test_a_true_certificate_agrees_to_the_last_bit(stored: Path, report: Report):
+def test_a_true_certificate_agrees_to_the_last_bit(stored: Path, report: Report, verify: Verify):
     outcome = verify(stored, share=1.0, seed=1)
     assert outcome.differences == ()
     assert outcome.status == 0
@@ -97,19 +110,19 @@ def test_a_true_certificate_agrees_to_the_last_bit(stored: Path, report: Report)
     assert Verdict.FAIL in {record.verdict for record in report.records}  # it certifies a defect, too
 
 
-def test_a_subset_is_a_function_of_its_seed(stored: Path, report: Report):
+def test_a_subset_is_a_function_of_its_seed(stored: Path, report: Report, verify: Verify):
     first, again, other = (verify(stored, share=0.1, seed=seed).repeated for seed in (1, 1, 2))
     assert first == again != other
     assert len(first) == -(-len(report.records) // 10)
 
 
-def test_a_verdict_that_does_not_follow_from_its_evidence_is_found_in_every_record(stored: Path):
+def test_a_verdict_that_does_not_follow_from_its_evidence_is_found_in_every_record(stored: Path, verify: Verify):
     outcome = verify(edited(stored, "density.integrates_to_one", passed), share=0.01, seed=1)
     assert outcome.status == 1
     assert any("the verdict is PASS, from the evidence follows FAIL" in line for line in outcome.differences)
 
 
-def test_edited_evidence_is_found_when_its_check_is_made_again(stored: Path):
+def test_edited_evidence_is_found_when_its_check_is_made_again(stored: Path, verify: Verify):
     def edit(record: dict[str, Any]) -> None:
         record["verdict"], record["statistic"] = "PASS", 0.0
         record["evidence"]["error"] = 0.0
@@ -121,7 +134,7 @@ def test_edited_evidence_is_found_when_its_check_is_made_again(stored: Path):
     assert "made again FAIL" in line
 
 
-def test_a_statistic_changed_in_its_last_digit_is_found(stored: Path):
+def test_a_statistic_changed_in_its_last_digit_is_found(stored: Path, verify: Verify):
     def edit(record: dict[str, Any]) -> None:
         record["statistic"] = record["evidence"]["path"][-1]["estimate"] = record["statistic"] * (1 + 1e-15) + 5e-324
 
@@ -129,7 +142,7 @@ def test_a_statistic_changed_in_its_last_digit_is_found(stored: Path):
     assert [line.partition(": ")[0] for line in outcome.differences] == ["Normal::sampler.bridge"]
 
 
-def test_a_failure_that_was_hidden_as_a_skip_is_found(stored: Path):
+def test_a_failure_that_was_hidden_as_a_skip_is_found(stored: Path, verify: Verify):
     def edit(record: dict[str, Any]) -> None:
         record |= {"verdict": "SKIP", "statistic": None, "bound": None, "n_samples": 0, "reproducer": None}
         record["evidence"] = {"type": "absent", "reason": "no reason", "blocked_by": ""}
@@ -138,7 +151,7 @@ def test_a_failure_that_was_hidden_as_a_skip_is_found(stored: Path):
     assert any(line.startswith("Off::density.integrates_to_one") for line in outcome.differences)
 
 
-def test_a_share_of_alpha_that_was_lowered_is_found(stored: Path):
+def test_a_share_of_alpha_that_was_lowered_is_found(stored: Path, verify: Verify):
     def edit(record: dict[str, Any]) -> None:
         record["alpha"] = 1e-300
 
@@ -146,7 +159,7 @@ def test_a_share_of_alpha_that_was_lowered_is_found(stored: Path):
     assert any("alpha is 1e-300" in line for line in outcome.differences)
 
 
-def test_a_tolerance_that_was_widened_is_found(stored: Path):
+def test_a_tolerance_that_was_widened_is_found(stored: Path, verify: Verify):
     def edit(record: dict[str, Any]) -> None:
         record["evidence"]["tolerance"] = 10.0
 
@@ -155,7 +168,9 @@ def test_a_tolerance_that_was_widened_is_found(stored: Path):
 
 
 @pytest.mark.parametrize("torch_there", ["", "1.0"])  # to the last bit, and within bounds
-def test_a_stricter_tolerance_that_was_given_up_is_found_when_its_check_is_made_again(stored: Path, torch_there: str):
+def test_a_stricter_tolerance_that_was_given_up_is_found_when_its_check_is_made_again(
+    stored: Path, torch_there: str, verify: Verify
+):
     def edit(record: dict[str, Any]) -> None:
         assert record["evidence"]["tolerance"] < 3 * EFFORTS["quick"].tolerance  # draws of a Normal hardly repeat
         record["evidence"]["tolerance"] = 3 * EFFORTS["quick"].tolerance
@@ -167,14 +182,14 @@ def test_a_stricter_tolerance_that_was_given_up_is_found_when_its_check_is_made_
     assert any(line.startswith("Normal::sample.not_repeated: stored") for line in outcome.differences)
 
 
-def test_an_effort_under_another_ones_name_is_found(stored: Path):
+def test_an_effort_under_another_ones_name_is_found(stored: Path, verify: Verify):
     data = json.loads(stored.read_text())
     data["run"]["effort"]["name"] = "thorough"
     stored.write_text(json.dumps(data))
     assert any("that effort is" in line for line in verify(stored, share=0.01, seed=1).differences)
 
 
-def test_other_versions_are_said_and_compared_within_bounds(stored: Path):
+def test_other_versions_are_said_and_compared_within_bounds(stored: Path, verify: Verify):
     data = json.loads(stored.read_text())
     data["run"]["versions"]["torch"] = "1.0"
     stored.write_text(json.dumps(data))
@@ -183,7 +198,7 @@ def test_other_versions_are_said_and_compared_within_bounds(stored: Path):
     assert any("torch 1.0 there" in note for note in outcome.notes)
 
 
-def test_a_model_that_was_changed_since_is_found(stored: Path, report: Report, tmp_path: Path):
+def test_a_model_that_was_changed_since_is_found(stored: Path, report: Report, tmp_path: Path, verify: Verify):
     repaired = tmp_path / "repaired_models.py"
     repaired.write_text(SOURCE.replace("- 0.9", "- 0.91893853"))
     data = json.loads(stored.read_text())
@@ -192,7 +207,7 @@ def test_a_model_that_was_changed_since_is_found(stored: Path, report: Report, t
     assert any(line.startswith("Off::density") for line in verify(stored, share=1.0, seed=1).differences)
 
 
-def test_a_report_of_objects_given_in_python_says_what_to_do(tmp_path: Path):
+def test_a_report_of_objects_given_in_python_says_what_to_do(tmp_path: Path, verify: Verify):
     path = tmp_path / "python.json"
     check_model(torch.distributions.Normal(0.0, 1.0), effort="quick", only=["density.bridge_mass"]).to_json(path)
     with pytest.raises(ValueError, match=r"names no SPEC.*harness check SPEC --json"):
@@ -200,12 +215,12 @@ def test_a_report_of_objects_given_in_python_says_what_to_do(tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
-def test_a_share_that_is_none_is_refused(stored: Path, share: float):
+def test_a_share_that_is_none_is_refused(stored: Path, share: float, verify: Verify):
     with pytest.raises(ValueError, match="share is"):
         verify(stored, share=share)
 
 
-def test_a_file_that_is_no_report_is_refused(tmp_path: Path):
+def test_a_file_that_is_no_report_is_refused(tmp_path: Path, verify: Verify):
     path = tmp_path / "no.json"
     path.write_text("{")
     with pytest.raises(ValueError, match="truncated"):

@@ -23,6 +23,7 @@ import torch
 
 from harness.adapters import protocol, scipy_stats, sklearn_density, torch_distributions
 from harness.contract import CAPABILITIES, unfit_of
+from harness.errors import out_of_memory
 from harness.model import Model, NotAModel
 
 __all__ = ["BUILT_IN", "Adapter", "NotAModel", "adapt"]
@@ -67,6 +68,8 @@ def _plugged(asked: tuple[object, str, torch.device, torch.dtype | None]) -> Ite
         except NotAModel:
             raise
         except Exception as error:
+            if out_of_memory(error):
+                raise
             _pass_over(entry, f"{type(error).__name__}: {error}")
             continue
         if isinstance(model, Model):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.errors import out_of_memory
 from harness.model import NotAModel
 
 ATOMS = (str, bytes, int, float, complex, type, ModuleType, torch.dtype, torch.device)
@@ -24,6 +25,8 @@ def moved(thing: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     try:
         moved = copy.deepcopy(thing, converted)  # deepcopy takes what is in its memo for copied
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise NotAModel(
             f"{type(thing).__name__} cannot be brought to {dtype or 'its dtype'} on {device}, as copy.deepcopy fails: "
             f"{type(error).__name__}: {error}"

@@ -57,6 +57,10 @@ def _root(cls: type) -> str:
     return str(cls.__module__).partition(".")[0]
 
 
+RELATED = ("with_parameters", "affine", "marginal", "conditional")
+"""Methods that return another model."""
+
+
 def linked(thing: object, methods: Methods, again: Callable[[object], object]) -> Methods:
     """The methods, with those that take or return a model made to speak of `Model`s. `again` adapts a fitted object.
 
@@ -68,7 +72,11 @@ def linked(thing: object, methods: Methods, again: Callable[[object], object]) -
         linked["kl"] = lambda other: kl(other.target if isinstance(other, Model) else other)
     if "fit" in methods:
         linked["fit"] = lambda x: again(copy.deepcopy(thing).fit(x))  # type: ignore[attr-defined]
-    return linked
+    return linked | {name: _again(methods[name], again) for name in RELATED if name in methods}
+
+
+def _again(method: Callable[..., Any], again: Callable[[object], object]) -> Callable[..., Any]:
+    return lambda *args: again(method(*args))
 
 
 def numpy_source(generator: torch.Generator) -> np.random.Generator:

@@ -10,6 +10,7 @@ from torch.distributions.constraints import Constraint
 from harness.adapters.casting import holds_floats, moved, must_move
 from harness.adapters.foreign import linked
 from harness.contract import attribute, capabilities_of, unfit_of
+from harness.errors import out_of_memory
 from harness.model import Model
 
 
@@ -48,7 +49,9 @@ def _value(thing: object, name: str) -> Any:
     value = attribute(thing, name)
     try:
         return value() if callable(value) else value
-    except Exception:
+    except Exception as trouble:
+        if out_of_memory(trouble):
+            raise
         return None
 
 

@@ -22,20 +22,20 @@ from harness.adapters.scipy_stats import Found
 from harness.model import NotAModel
 
 
-class _CountsOf(constraints.Constraint):
-    """Vectors of natural numbers with a given sum, none above its own bound. (torch's `multinomial` allows less.)"""
-
-    is_discrete = True
-    event_dim = 1
+class _CountsOf(constraints.multinomial):  # type: ignore[misc,valid-type]
+    """Vectors of natural numbers with a given sum, none above its own bound. (torch's own allows smaller sums.)"""
 
     def __init__(self, total: int, most: Any = np.inf):
         self.total = total
         self.most = torch.as_tensor(most, dtype=torch.float64)
-        super().__init__()
+        super().__init__(total)
 
     def check(self, value: Tensor) -> Tensor:
         natural = (value >= 0) & (value % 1 == 0) & (value <= self.most.to(value.device))
         return natural.all(-1) & (value.sum(-1) == self.total)
+
+
+ON_A_SURFACE = "its density is with respect to the area of a surface, and the contract's is with respect to volume"
 
 
 class Kind(NamedTuple):
@@ -66,6 +66,10 @@ def _counts(law: Any, x: np.ndarray) -> np.ndarray:
     return ((x >= 0) & (x == np.round(x))).all((-1, -2))
 
 
+def _natural(law: Any, x: np.ndarray) -> np.ndarray:
+    return ((x >= 0) & (x == np.round(x))).all(-1)
+
+
 def _full_rank(law: Any) -> bool:
     return law.cov_object.rank == law.dim
 
@@ -84,7 +88,7 @@ KINDS = {
     "invwishart_frozen": MATRICES,
     "multinomial_frozen": Kind(lambda law: _CountsOf(int(law.n))),
     "multivariate_hypergeom_frozen": Kind(lambda law: _CountsOf(int(law.n), law.m)),
-    "dirichlet_multinomial_frozen": Kind(lambda law: _CountsOf(int(law.n))),
+    "dirichlet_multinomial_frozen": Kind(lambda law: _CountsOf(int(law.n)), inside=_natural),
     "random_table_frozen": Kind(inside=_counts),
     "normal_inverse_gamma_frozen": Kind(lambda law: _REAL_AND_POSITIVE),
     "vonmises_fisher_frozen": Kind(has_density=lambda law: False),
@@ -108,7 +112,9 @@ def find(law: Any, device: torch.device) -> Found | None:
     log = getattr(law, "logpdf", None) or getattr(law, "logpmf", None)
     if log is not None and kind.has_density(law):
         methods["log_prob"] = _log_density(law, log, kind, event, device)
-    return Found(methods, event, _scalar(kind.support(law)) if event == () else kind.support(law))
+    support = _scalar(kind.support(law)) if event == () else kind.support(law)
+    surface = log is not None and not kind.has_density(law)
+    return Found(methods, event, support, {"log_prob": ON_A_SURFACE, "entropy": ON_A_SURFACE} if surface else {})
 
 
 def _event_shape(law: Any) -> tuple[int, ...]:

@@ -34,11 +34,12 @@ CONVENTIONS = ("mean", "variance", "entropy", "cdf", "icdf")
 
 
 class Found(NamedTuple):
-    """What was found in a distribution: methods, shape of an event, support."""
+    """What was found in a distribution: methods, shape of an event, support, and why methods it has are not used."""
 
     methods: Methods
     event: tuple[int, ...]
     support: constraints.Constraint | None
+    unfit: dict[str, str] = {}  # noqa: RUF012  # never written to
 
 
 def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | None) -> Model | None:
@@ -54,7 +55,7 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
         support=found.support,
         event_shape=found.event,
         device=device,
-        unfit=misfits(thing, "scipy", methods),
+        unfit={**found.unfit, **misfits(thing, "scipy", methods)},
     )
 
 
@@ -95,11 +96,12 @@ def _random_variables() -> tuple[type, ...]:
 def _frozen(law: Any, device: torch.device) -> Found:
     batch = np.shape(law.support()[0])
     discrete = hasattr(law.dist, "pmf")
-    return Found(
+    found = Found(
         _methods(
             device,
             batch,
-            draw=lambda n, source: law.rvs(size=(n, *batch), random_state=source),
+            # Some of scipy's samplers refuse a batch of none.
+            draw=lambda n, source: law.rvs(size=(n or 1, *batch), random_state=source)[:n],
             log=getattr(law, "logpmf" if discrete else "logpdf", None),
             stated={"mean": law.mean, "variance": law.var, "entropy": law.entropy},
             functions={"cdf": law.cdf, "icdf": law.ppf},
@@ -107,6 +109,25 @@ def _frozen(law: Any, device: torch.device) -> Found:
         batch,
         _support(law.support(), discrete, _on_integers(law)),
     )
+    return _circular(found) if law.dist.name == "vonmises" else found
+
+
+def _circular(found: Found) -> Found:
+    """A law on the circle, of which scipy draws the angle in [-pi, pi], while its functions go on for ever by design.
+
+    Its density is kept on that interval; moments and distribution function along a line are not what it is about.
+    """
+    density, turn = found.methods["log_prob"], constraints.interval(-np.pi, np.pi)
+    circle = constraints.independent(turn, len(found.event)) if found.event else turn
+
+    def log_prob(x: Tensor) -> Any:
+        inside = circle.check(x.double())
+        value = density(x)
+        return torch.where(inside, value, -torch.inf) if isinstance(value, Tensor) else value
+
+    methods = {"sample": found.methods["sample"], "log_prob": log_prob, "entropy": found.methods["entropy"]}
+    why = "scipy's vonmises is a law on the circle, and this is about a line: see vonmises_line"
+    return Found(methods, found.event, circle, dict.fromkeys(("mean", "variance", "cdf", "icdf"), why))
 
 
 def _on_integers(law: Any) -> bool:

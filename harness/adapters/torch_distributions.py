@@ -21,11 +21,13 @@ from torch.distributions import (
     constraints,
     kl_divergence,
 )
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from harness.adapters.casting import must_move, tensors_in
 from harness.adapters.foreign import Methods, extras, linked, misfits, shaped
 from harness.adapters.global_rng import drawing_from
 from harness.adapters.torch_rebuild import recast, sibling_of
+from harness.errors import out_of_memory
 from harness.model import Model
 
 CONVENTIONS = ("log_prob", "mean", "variance", "entropy", "cdf", "icdf")
@@ -37,7 +39,9 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
     if not isinstance(thing, Distribution):
         return None
     law = recast(thing, device, dtype) if must_move(thing, device, dtype) else thing
-    methods = {**_methods(law), **extras(law, "torch", CONVENTIONS)}
+    added = extras(law, "torch", CONVENTIONS)
+    no_density = "" if "log_prob" in added else _no_density(law)
+    methods = {**_methods(law, with_density=not no_density), **added}
 
     def model_of(other: object, suffix: str, dtype: torch.dtype | None = None) -> Any:
         return adapt(other, name + suffix, device, dtype) or other
@@ -52,14 +56,27 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
         device=device,
         cast=lambda wanted: model_of(law, "", wanted),
         sibling=None if other is None else lambda: model_of(other, " sibling"),
-        unfit=misfits(law, "torch", methods),
+        unfit={**({"log_prob": no_density} if no_density else {}), **misfits(law, "torch", methods)},
     )
 
 
-def _methods(law: Distribution) -> Methods:
+def _no_density(law: Distribution) -> str:
+    """Why `log_prob` of one of torch's own classes is none: empty where it is one, or where somebody overrode it."""
+    base = _base(law)
+    if isinstance(base, ExpRelaxedCategorical):
+        return "its density is with respect to the area of the surface logsumexp(x) = 0, not to volume"
+    transformed = isinstance(base, TransformedDistribution) and not _overrides(
+        base, "log_prob", TransformedDistribution
+    )
+    if transformed and not _answers(lambda: base.log_prob(_one_draw(base))):
+        return "a transform has no log_abs_det_jacobian"
+    return ""
+
+
+def _methods(law: Distribution, *, with_density: bool) -> Methods:
     methods: Methods = {"sample": _sample(law)}
     batch, event = law.batch_shape, law.event_shape
-    if _overrides(law, "log_prob"):
+    if with_density and _overrides(law, "log_prob"):
         methods["log_prob"] = _log_prob(law)
     if _answers(lambda: _stated(law, "mean")):
         methods["mean"] = lambda: _stated(law, "mean")
@@ -98,7 +115,7 @@ def _log_prob(law: Distribution) -> Callable[[Tensor], Any]:
     def log_prob(x: Tensor) -> Any:
         # Outside the support torch raises, or extrapolates with validation off: the contract says -inf.
         if len(x) == 0:
-            return summed(_one_draw(law))[:0]
+            return log_prob(_one_draw(law))[:0]
         inside = _inside(law, x)
         if inside is None or bool(inside.all()):
             return summed(x)
@@ -160,7 +177,9 @@ def _whole(flags: Tensor) -> Tensor:
 def _declared_support(law: Distribution) -> constraints.Constraint | None:
     try:
         support = law.support
-    except Exception:
+    except Exception as trouble:
+        if out_of_memory(trouble):
+            raise
         return None
     return support if isinstance(support, constraints.Constraint) else None
 
@@ -215,6 +234,8 @@ def _answers(question: Callable[[], Any]) -> bool:
         question()
     except NotImplementedError:
         return False
-    except Exception:
+    except Exception as trouble:
+        if out_of_memory(trouble):  # which says nothing of what is implemented
+            raise
         return True
     return True

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence, transform_to
+from torch.distributions import Distribution, TransformedDistribution, constraints, kl_divergence, transform_to
 from torch.distributions.utils import lazy_property
 
 from harness.adapters.casting import conversion, moved, tensors_in
+from harness.errors import out_of_memory
 
 ALTERNATIVES = (("probs", "logits"), ("scale_tril", "covariance_matrix", "precision_matrix"))
 """Parameters of which a constructor takes one."""
@@ -61,7 +62,9 @@ def sibling_of(law: Distribution) -> Distribution | None:
             nats = kl_divergence(law, other)
             if bool((nats <= MOST_NATS).all()):
                 return other
-        except Exception:  # no standard transform, an unusual constructor, no divergence: that is nothing wrong
+        except Exception as refusal:  # no standard transform, an unusual constructor, no divergence: nothing wrong
+            if out_of_memory(refusal):
+                raise
             return None
     return None
 
@@ -72,7 +75,7 @@ def _moved_by(law: Distribution, step: float) -> Distribution | None:
     def change(owner: Distribution, name: str, value: Any) -> Any:
         nonlocal changed
         if isinstance(value, Distribution):
-            inner = _moved_by(value, step)
+            inner = None if _must_stay(owner, value) else _moved_by(value, step)
             changed = changed or inner is not None
             return value if inner is None else inner
         constraint = owner.arg_constraints.get(name)  # type: ignore[union-attr]
@@ -83,6 +86,14 @@ def _moved_by(law: Distribution, step: float) -> Distribution | None:
 
     other = _rebuilt(moved(law, _device(law), None), law, change, validate=True)
     return other if changed else None
+
+
+def _must_stay(owner: Distribution, base: Distribution) -> bool:
+    """Would other parameters of the base take its support out of what the first transform is defined on?"""
+    if not isinstance(owner, TransformedDistribution) or not owner.transforms:
+        return False
+    depends = isinstance(vars(type(base)).get("support"), constraints.dependent_property)
+    return depends and not _everywhere(owner.transforms[0].domain)
 
 
 def _elsewhere(value: Tensor, constraint: Any, step: float) -> Tensor:
@@ -134,3 +145,10 @@ def _given(law: Distribution, alternatives: tuple[str, ...]) -> str:
 
 def _device(law: Distribution) -> torch.device:
     return next((tensor.device for tensor in tensors_in(law)), torch.device("cpu"))
+
+
+def _everywhere(domain: constraints.Constraint) -> bool:
+    """Is every number, or every event of numbers, in it?"""
+    while isinstance(domain, constraints.independent):
+        domain = domain.base_constraint
+    return domain is constraints.real

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
 from harness import features
+from harness.checks.coarseness import require_resolution
 from harness.checks.law import Check, NotApplicable, statistical
 from harness.checks.oracle import mass_of
 from harness.draws import Draws, Proposals, log_density
@@ -63,6 +64,7 @@ def overlap(subject: Subject) -> float:
             low, high = (low, middle) if excess > 0 else (middle, high)
         return float(2 * _share(at_draws + middle).mean())
 
+    require_resolution(subject)
     found = subject.once("overlap", work)
     if not found >= LEAST_OVERLAP:
         raise NotApplicable(f"the reference law covers too little of the model to tell (overlap {found:.2g})")
@@ -215,20 +217,44 @@ def _gram(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     "sampler.adversary",
     needs=("sample", "log_prob"),
     blocked_by=("density.bridge_mass", *SOUND),
-    start=_bridged(2.0),
+    start=lambda subject: AdversaryMean(subject),
     tolerance=0.5,
     unit="probability",
     source="Lopez-Paz & Oquab 2017, https://arxiv.org/abs/1610.06545; Shekhar & Ramdas 2023, "
     "https://arxiv.org/abs/2112.09162",
 )
-def adversary(draws: Draws) -> Float64[Tensor, " n"]:
+def adversary(draws: Draws) -> Float64[Tensor, "n 2 w"]:
     r"""E_p[g 2q / (p + q)] = E_q[g 2p / (p + q)] for the g that earlier draws make most suspicious.
 
     g = tanh(w . features) / 2, where w separates the weighted draws and proposals of all earlier chunks best (Fisher's
     discriminant on location, scale and random cosine features). It is fixed before the draws that it is judged on, so
     the identity and its evidence hold however it was found.
     """
-    return draws.subject.once("adversary", lambda: Adversary(draws.subject)).judge_then_learn(draws)
+    at_draws, at_proposals = bridge_weights(draws)
+    y = draws.proposals
+    sides = (draws.z, draws.log_p - draws.log_q, at_draws), (y.z, y.log_p - y.log_q, at_proposals)
+    return torch.stack([_side(*side) for side in sides], 1)
+
+
+def _side(z: Float64[Tensor, "n d"], log_ratio: Float64[Tensor, " n"], weight: Tensor) -> Float64[Tensor, "n w"]:
+    """What a witness sees of events, in w = d + 2 columns: coordinates, log p/q, and their weight in the bridge."""
+    return torch.cat([z, log_ratio[:, None], weight[:, None]], 1)
+
+
+class AdversaryMean(BoundedMean):
+    """The mean of a witness's numbers. It learns here, and not where several readers of one subject would share it."""
+
+    def __init__(self, subject: Subject):
+        bound = 2 / overlap(subject) * (1 + 1e-9)
+        super().__init__(-bound, bound)
+        self.adversary = Adversary(subject)
+
+    def update(self, values: Shaped[Tensor, "n 2 w"] | Sums) -> None:
+        """Judge a chunk by the witness as it is, then let it learn from the chunk."""
+        assert isinstance(values, Tensor)
+        sides = self.adversary.sides(values)
+        super().update(self.adversary.judge(*sides))
+        self.adversary.learn(*sides)
 
 
 RIDGE = 0.1
@@ -250,7 +276,7 @@ class Adversary:
         self.frequencies = torch.randn(d, cosines, generator=source, device=device) * width / d**0.5
         self.phases = torch.rand(cosines, generator=source, device=device) * 2 * torch.pi
         self.watched = torch.randperm(d, generator=source, device=device)[: self.MARGINAL]
-        self.n = 0
+        self.learned = 0
         self.difference = self.outer = self.centre = torch.zeros(())
         self.weights: Tensor | None = None
         self.scale = 1.0
@@ -259,22 +285,21 @@ class Adversary:
         y = Proposals(subject, -1, len(x))
         z, log_p = subject.profile.chart.coordinates(x), log_density(subject, x)
         log_q = subject.reference.log_density(z)
-        self._learn(
-            self.features(z, log_p - log_q),
-            self.features(y.z, y.log_p - y.log_q),
-            2 / overlap(subject) * _share(log_q - log_p),
-            2 / overlap(subject) * _share(y.log_p - y.log_q),
+        scale = 2 / overlap(subject)
+        sides = (
+            _side(z, log_p - log_q, scale * _share(log_q - log_p)),
+            _side(y.z, y.log_p - y.log_q, scale * _share(y.log_p - y.log_q)),
         )
+        self.learn(*self.sides(torch.stack(sides, 1)))
 
-    def judge_then_learn(self, draws: Draws) -> Float64[Tensor, " n"]:
-        """The witness at these draws; afterwards they join what it is fitted on."""
-        at_draws, at_proposals = bridge_weights(draws)
-        proposals = draws.proposals
-        f = self.features(draws.z, draws.log_p - draws.log_q)
-        h = self.features(proposals.z, proposals.log_p - proposals.log_q)
-        numbers = self._witness(f) * at_draws - self._witness(h) * at_proposals
-        self._learn(f, h, at_draws, at_proposals)
-        return numbers
+    def sides(self, seen: Float64[Tensor, "n 2 w"]) -> list[tuple[Tensor, Tensor]]:
+        """Features and weights of the draws, then of the proposals."""
+        return [(self.features(side[:, :-2], side[:, -2]), side[:, -1]) for side in seen.unbind(1)]
+
+    def judge(self, draws: tuple[Tensor, Tensor], proposals: tuple[Tensor, Tensor]) -> Float64[Tensor, " n"]:
+        """The witness at draws, less the witness at proposals, each with its weight in the bridge."""
+        (f, at_draws), (h, at_proposals) = draws, proposals
+        return self._witness(f) * at_draws - self._witness(h) * at_proposals
 
     def features(self, z: Float64[Tensor, "n d"], log_ratio: Float64[Tensor, " n"]) -> Float[Tensor, "n m"]:
         """Bounded features of coordinates and of log p/q."""
@@ -296,18 +321,19 @@ class Adversary:
         assert self.weights is not None
         return torch.tanh(((features @ self.weights.float()).double() - self.offset) / self.scale) / 2
 
-    def _learn(self, f: Tensor, h: Tensor, at_f: Tensor, at_h: Tensor) -> None:
-        """Fisher's discriminant from running sums."""
-        self.n += 2 * len(f)
+    def learn(self, draws: tuple[Tensor, Tensor], proposals: tuple[Tensor, Tensor]) -> None:
+        """These join what the witness is fitted on: Fisher's discriminant, from running sums."""
+        (f, at_f), (h, at_h) = draws, proposals
+        self.learned += 2 * len(f)
         self.difference = self.difference + (at_f.float() @ f).double() - (at_h.float() @ h).double()
         self.outer = self.outer + (f.T @ f).double() + (h.T @ h).double()
         self.centre = self.centre + f.sum(0).double() + h.sum(0).double()
-        mean = self.centre / self.n
-        covariance = self.outer / self.n - mean[:, None] * mean
+        mean = self.centre / self.learned
+        covariance = self.outer / self.learned - mean[:, None] * mean
         ridge = torch.eye(len(mean), dtype=mean.dtype, device=mean.device) * (
             covariance.diagonal().mean() * RIDGE + 1e-9
         )
-        self.weights = torch.linalg.solve(covariance + ridge, self.difference / self.n)
+        self.weights = torch.linalg.solve(covariance + ridge, self.difference / self.learned)
         self.offset = mean @ self.weights
         self.scale = float((self.weights @ covariance @ self.weights).clamp(min=1e-30).sqrt())
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from harness.chart import unconstrained
 from harness.checks.law import Check, NotApplicable, exact
+from harness.checks.precision import unit_of
 from harness.checks.rounding import ELEMENTARY
 from harness.checks.surface import ROWS, broken
+from harness.errors import out_of_memory
 from harness.evidence import Exact
 from harness.subject import Subject
 
@@ -50,7 +52,7 @@ def gradient_is_right(subject: Subject) -> Exact:
     u = u[u.isfinite().all(1)]
     sign = torch.randint(2, u.shape, generator=subject.generator("directions"), device=u.device) * 2 - 1
     direction = sign * torch.maximum(chart.scale, (u - chart.location).abs()) / u.shape[1] ** 0.5
-    return _agree(_Free(subject, u[:1]), u, direction, subject.effort.tolerance)
+    return _agree(_Free(subject, u[:64]), u, direction, subject.effort.tolerance)
 
 
 class _Free:
@@ -61,7 +63,10 @@ class _Free:
         try:
             self.model = subject.model if subject.model.cast is None else subject.model.cast(torch.float64)
             dtype = self(probe).dtype
+            self.eps = 2 * unit_of(self.model, self.events(probe), True)
         except Exception as refusal:
+            if out_of_memory(refusal):
+                raise
             raise NotApplicable(f"log_prob takes no float64: {' '.join(str(refusal).split())[:120]}") from None
         if dtype != torch.float64:
             raise NotApplicable(f"log_prob of float64 events is {dtype}: too coarse for differences")
@@ -77,7 +82,7 @@ class _Free:
     def displacement(self, u: Tensor) -> Tensor:
         """(n, k): how far from u the rounding of events takes the place where log p is evaluated."""
         returned = unconstrained(self.events(u), self.transform)
-        return (returned - u).abs().nan_to_num(torch.inf) + torch.finfo(torch.float64).eps * u.abs()
+        return (returned - u).abs().nan_to_num(torch.inf) + self.eps * u.abs()
 
 
 def _agree(log_p: _Free, u: Tensor, direction: Tensor, tolerance: float) -> Exact:
@@ -93,7 +98,7 @@ def _agree(log_p: _Free, u: Tensor, direction: Tensor, tolerance: float) -> Exac
     bends = (ahead + behind - 2 * value).abs()  # a peak narrower than every step does not flatten as steps shrink
     moved = (gradient.abs() * torch.stack(ends).amax(0)).sum(1)  # (n,)
     operations = ELEMENTARY + u.shape[1]
-    noise = operations * (torch.finfo(torch.float64).eps * (1 + value.abs() + slope.abs()) + moved) / STEPS[1:, None]
+    noise = operations * (log_p.eps * (1 + value.abs() + slope.abs()) + moved) / STEPS[1:, None]
     changes = (slopes[:-1] - slopes[1:]).abs()
     shrinks = changes <= torch.cat([torch.zeros_like(changes[:1]), changes[:-1] / 2]) + noise
     shrinks &= bends[1:] <= bends[:-1] / 2 + 2 * noise * STEPS[1:, None]

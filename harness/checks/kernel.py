@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness import features, moves
 from harness.checks.bridge import SOUND
+from harness.checks.coarseness import require_resolution
 from harness.checks.law import Check, NotApplicable, statistical
 from harness.draws import Draws
 from harness.statistics.accumulator import Accumulator
@@ -73,6 +74,7 @@ def mobility(subject: Subject, name: str, differences: Differences) -> float:
         share = (moved[useful] / spread[useful]).mean() if bool(useful.any()) else torch.zeros(())
         return float(share.clamp(max=1.0))
 
+    require_resolution(subject)
     share = subject.once(f"mobility of {name}", work)
     if not share >= LEAST_MOBILITY:
         raise NotApplicable(f"the kernel moves draws too little to tell (mobility {share:.3f})")

@@ -19,6 +19,9 @@ from harness.statistics.accumulator import Accumulator
 from harness.statistics.bernstein import BoundedMean, Sums
 from harness.subject import Subject
 
+OTHER_MEASURE = "a density in another measure"
+"""How the reason of a SKIP begins that blocks whatever compares densities."""
+
 
 class NotApplicable(Exception):  # noqa: N818  # it is not an error
     """Raised by a law that has nothing to say about this subject; its message is the reason of the SKIP."""

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from harness.cells import FINE, neighbours, spacing, spread_out
+from harness.checks.coarseness import require_resolution
 from harness.checks.law import Check, NotApplicable, statistical
 from harness.checks.oracle import line_knots, typical_rounding
 from harness.draws import Draws, log_density
@@ -184,21 +186,44 @@ def region_masses(draws: Draws) -> Int[Tensor, " n"]:
     return partition(draws.subject).index(draws)
 
 
+def _band(subject: Subject) -> Accumulator:
+    require_resolution(subject)
+    return UniformBand()
+
+
+def _cdf(draws: Draws) -> Tensor:
+    """(n,): F at the draws; of a coarse dtype at a random place of their cells, by the line from the inner neighbour.
+
+    Beyond 0 and 1 the place is reflected: the last event of a support has half a cell.
+    """
+    subject, x = draws.subject, draws.x
+    u = subject.model.cdf(x).to(torch.float64).reshape(-1)
+    if not spacing(subject) > FINE:
+        return u
+    source = subject.generator("cells of the transform", draws.index)
+    below, above = neighbours(x)
+    inner = torch.where(x > subject.pilot.median(), below, above)
+    slope = (subject.model.cdf(inner).to(torch.float64).reshape(-1) - u) / (inner.double() - x.double()).reshape(-1)
+    placed = u + slope * (spread_out(subject, x, source) - x.double()).reshape(-1)
+    return torch.where((u >= 0) & (u <= 1), 1 - (1 - placed.abs()).abs(), u)
+
+
 @statistical(
     "sampler.pit_uniform",
     needs=("sample", "cdf"),
-    blocked_by=("information.cdf",),
-    start=lambda subject: UniformBand(),
+    blocked_by=("information.cdf", "information.cdf_is_monotone"),
+    start=_band,
     unit="probability",
     source="Rosenblatt 1952; Czado, Gneiting & Held 2009, https://doi.org/10.1111/j.1541-0420.2009.01191.x",
 )
 def pit_uniform(draws: Draws) -> Float64[Tensor, " n"]:
     r"""u = F(x) is uniform on (0, 1) when x is drawn from F; for a discrete law u = F(x) - v p(x) with v uniform.
 
-    The probability integral transform, randomised over the jumps of a discrete distribution function.
+    The probability integral transform, randomised over the jumps of a discrete distribution function, and between
+    neighbours where the dtype is coarse.
     """
     subject = draws.subject
-    u = subject.model.cdf(draws.x).to(torch.float64).reshape(-1)
+    u = _cdf(draws)
     if subject.profile.kind == "discrete":
         if not subject.model.can("log_prob"):
             raise NotApplicable("a discrete law needs log_prob to randomise its transform")

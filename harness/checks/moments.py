@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.checks.law import Check, NotApplicable, exact, statistical
 from harness.checks.oracle import compared, mass_of, moment_functions, oracle_of, rounding, roundoff
+from harness.checks.tails import FINITE, integrated, reachable, tail_index, unreachable
 from harness.draws import Draws
 from harness.evidence import Exact
 from harness.space import Charted
@@ -27,6 +28,9 @@ MOST_PAIRS = 64
 
 MOST_EXACT = 8
 """Most coordinates of which all covariances are integrated."""
+
+ORDERS = {"mean": 2, "variance": 4, "covariance": 4}
+"""The moments that must be finite for an average of draws to settle what is stated."""
 
 PER_PROBABILITY = 2.5
 """Standard deviations of a mean per unit of probability, at a Gaussian."""
@@ -220,6 +224,26 @@ def covariance_is_coherent(subject: Subject) -> Exact:
 
 
 def _known(subject: Subject, name: str) -> Tensor:
+    """(d,) bool: coordinates of which the model states a finite moment that draws can settle.
+
+    Raises NotApplicable if there are none.
+    """
+    finite = finite_coordinates(subject, name)
+    settled = finite & reachable(subject, ORDERS[name])
+    if not bool(settled.any()):
+        raise unreachable(subject, name, _instead(subject, name))
+    return settled
+
+
+def _instead(subject: Subject, name: str) -> str:
+    """Where else a moment is examined that draws cannot settle."""
+    if not integrated(subject):
+        return "the bridge laws compare sampler and density, and nothing here the tail"
+    exact = f"moments.{name}_of_density confirms or refutes it"
+    return exact if name != "variance" else f"{exact}, and moments.clipped_variance_of_draws looks at all but the tail"
+
+
+def finite_coordinates(subject: Subject, name: str) -> Tensor:
     """(d,) bool: coordinates of which the model states a finite moment. Raises NotApplicable if there are none."""
     finite = stated(subject, name, _event(subject)).flatten().isfinite()
     if name == "mean" and subject.model.can("variance"):
@@ -241,7 +265,7 @@ def _flat(draws: Draws) -> Tensor:
 
 def _start_mean(subject: Subject) -> AsymptoticMean:
     subject.once("stated mean", lambda: _columns(subject, "mean"))
-    return AsymptoticMean()
+    return AsymptoticMean(rarest=subject.effort.rarest)
 
 
 def _columns(subject: Subject, name: str) -> tuple[Tensor, Tensor]:
@@ -277,7 +301,7 @@ def mean_of_draws(draws: Draws) -> Tensor:
 
 def _start_variance(subject: Subject) -> AsymptoticMean:
     subject.once("stated variance", lambda: _columns(subject, "variance"))
-    return AsymptoticMean()
+    return AsymptoticMean(rarest=subject.effort.rarest)
 
 
 @statistical(
@@ -304,7 +328,7 @@ def variance_of_draws(draws: Draws) -> Tensor:
 
 def _start_covariance(subject: Subject) -> AsymptoticMean:
     subject.once("stated covariance", lambda: _pairs(subject))
-    return AsymptoticMean()
+    return AsymptoticMean(rarest=subject.effort.rarest)
 
 
 def _pairs(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -321,6 +345,10 @@ def _pairs(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     finite = said[i, j].isfinite() & unit[i].isfinite() & unit[j].isfinite()
     if not bool(finite.any()):
         raise NotApplicable("the stated covariances are not finite")
+    heavy = tail_index(subject) < FINITE * ORDERS["covariance"]
+    finite &= ~(heavy[i] | heavy[j])
+    if not bool(finite.any()):
+        raise unreachable(subject, "covariance", _instead(subject, "covariance"))
     suspect = gap[i, j].nan_to_num(0.0).masked_fill(~finite, -1.0)
     order = suspect.argsort(descending=True)[: min(MOST_PAIRS, int(finite.sum()))]
     i, j = i[order], j[order]

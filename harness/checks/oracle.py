@@ -16,9 +16,12 @@ from torch import Tensor
 
 from harness.chart import fit_chart
 from harness.checks.law import NotApplicable
+from harness.checks.precision import working_unit
+from harness.errors import out_of_memory
 from harness.evidence import Exact
 from harness.model import Model
 from harness.numerics import Function, Integral, LogDensity, surprisal
+from harness.peaks import peaks_of
 from harness.space import Branches, Charted, Line, Space, States, quantiles
 from harness.states import TooManyError, discrete_space, limits
 from harness.subject import Subject
@@ -34,7 +37,7 @@ GAPS, ISOLATED, DENSEST = 16, 0.5, 3
 SPIKE = 3.0
 """By how many nats the densest draw is above the median one where a mode may be narrow."""
 
-MOST_REFUSALS = 2**15
+MOST_REFUSALS = 2**11
 """Calls of a log-density that may raise before the search for the events at fault is given up."""
 
 HALF_OF_THE_DIGITS = 2.0**-26
@@ -145,6 +148,8 @@ def _or_impossible(model: Model, x: Tensor, refusals: Iterator[int]) -> Tensor:
         if next(refusals) > MOST_REFUSALS:
             raise NotApplicable(f"log_prob raises at too many events: {' '.join(str(refusal).split())[:80]}") from None
         if len(x) == 1:
+            if out_of_memory(refusal):  # which says nothing of the event
+                raise
             return torch.full((1,), -math.inf, dtype=torch.float64, device=x.device)
         half = len(x) // 2
         return torch.cat([_or_impossible(model, part, refusals).to(torch.float64) for part in (x[:half], x[half:])])
@@ -170,16 +175,16 @@ def roundoff(value: Tensor) -> float:
 
 
 def _noise(subject: Subject) -> float:
-    """Relative precision of the log-densities: from the dtype, and from how they scatter about a float64 twin's.
+    """Relative precision of the log-densities: from that of their arithmetic, and their scatter about a float64 twin's.
 
     Only the scatter counts, so that a constant which is wrong in the narrow dtype alone is still a defect.
     """
     model, x = subject.model, subject.pilot[:256]
     with torch.no_grad():
         value = model.log_prob(x)
-    wide = max((torch.finfo(t.dtype).eps for t in (x, value) if t.is_floating_point()), default=0.0)
-    noise = OPERATIONS * wide / 2
-    if wide <= torch.finfo(torch.float64).eps:
+    unit = working_unit(subject)
+    noise = OPERATIONS * unit
+    if unit <= torch.finfo(torch.float64).eps:
         return noise
     twin = _wide_log_prob(model, x)
     if twin is None:
@@ -196,7 +201,9 @@ def _wide_log_prob(model: Model, x: Tensor) -> Tensor | None:
         with torch.no_grad():
             wide = model.cast(torch.float64) if model.cast is not None else model
             value = wide.log_prob(x.double() if x.is_floating_point() else x)
-    except Exception:  # a twin is a convenience: its own trouble is for other checks
+    except Exception as trouble:  # a twin is a convenience: its own trouble is for other checks
+        if out_of_memory(trouble):
+            raise
         return None
     return value if value.dtype == torch.float64 and value.shape == x.shape[:1] else None
 
@@ -230,8 +237,8 @@ def _continuous(subject: Subject) -> Space:
         chart.log_volume(z[:2].to(chart.location.device))
     except NotImplementedError:
         raise NotApplicable(f"no Jacobian is known for the support {subject.model.support}") from None
-    fitted = subject.reference
-    return Charted(chart, fitted.mean.cpu(), fitted.factor.cpu())
+    found = peaks_of(subject)
+    return Charted(chart, found.centres, found.scales)
 
 
 def line_knots(subject: Subject) -> Tensor:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.checks.precision import working_unit
+from harness.errors import out_of_memory
 from harness.evidence import Exact
 from harness.subject import Subject
 
@@ -37,7 +39,7 @@ def rounding_bound(subject: Subject, x: Tensor, log_p: Tensor, *, across_dtypes:
     `across_dtypes` is for evaluations in float32 and float64, of which nothing is learnt by comparing the two.
     """
     dtype = torch.float32 if across_dtypes else working_dtype(x, log_p)
-    unit = torch.finfo(dtype).eps / 2
+    unit = max(torch.finfo(dtype).eps / 2, working_unit(subject))
     operations = ELEMENTARY + max(1, x[:1].numel())
     value = 1 + log_p.to(torch.float64).abs().nan_to_num(0.0, 0.0, 0.0)
     amplified = amplification(subject, x, across_dtypes) * unit
@@ -72,16 +74,25 @@ def _in_other_dtype(subject: Subject, x: Tensor, log_p: Tensor) -> Tensor | None
             return error / (torch.finfo(torch.float32).eps / 2)
         wide = subject.model.cast(torch.float64).log_prob(x.to(torch.float64) if x.is_floating_point() else x)
         return difference(log_p, wide) / (torch.finfo(dtype).eps / 2)
-    except Exception:  # a model that has only one dtype
+    except Exception as refusal:  # a model that has only one dtype
+        if out_of_memory(refusal):
+            raise
         return None
 
 
 def _one_ulp_away(subject: Subject, x: Tensor, log_p: Tensor) -> list[Tensor]:
-    """Changes of log_prob when every coordinate moves to the next number up, or down, in unit roundoffs."""
+    """Changes of log_prob when every coordinate moves to the next number up, or down, in unit roundoffs.
+
+    The next number of the precision that log_prob works in, where this is less than that of the events.
+    """
     if not x.is_floating_point() or bool(subject.profile.chart.discrete.any()):
         return [torch.zeros(1, dtype=torch.float64)]
-    unit = torch.finfo(x.dtype).eps / 2
-    moved = (torch.nextafter(x, torch.full_like(x, end)) for end in (torch.inf, -torch.inf))
+    own = torch.finfo(x.dtype).eps / 2
+    unit = max(own, working_unit(subject))
+    if unit > own:
+        moved = [x + sign * 2 * unit * x.abs() for sign in (1, -1)]
+    else:
+        moved = [torch.nextafter(x, torch.full_like(x, end)) for end in (torch.inf, -torch.inf)]
     return [difference(subject.model.log_prob(y), log_p) / unit for y in moved]
 
 

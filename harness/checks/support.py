@@ -12,6 +12,7 @@ from harness.checks.pairing import keys
 from harness.checks.rounding import ELEMENTARY
 from harness.checks.surface import ROWS, broken
 from harness.draws import Draws
+from harness.errors import out_of_memory
 from harness.evidence import Exact
 from harness.numerics.enumeration import enumerate_grid
 from harness.statistics.accumulator import Accumulator
@@ -75,6 +76,8 @@ def impossible_outside(subject: Subject) -> Exact:
         with torch.no_grad():
             log_p = subject.model.log_prob(outside)
     except Exception as error:  # the contract asks for an answer here, and this is none
+        if out_of_memory(error):  # which says nothing of the support
+            raise
         text = " ".join(str(error).split())[:160]
         return broken([f"log_prob raises {type(error).__name__} outside the support: {text}"], len(outside))
     wrong = ~(log_p == -torch.inf)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness.ambient import switched, switches
 from harness.checks.law import Check, NotApplicable, exact
 from harness.checks.rounding import compared, difference, rounding_bound
+from harness.errors import out_of_memory
 from harness.evidence import Exact
 from harness.subject import Subject
 
@@ -121,9 +122,9 @@ def _answer(n: int, call: Callable[[int], Tensor], problems: list[str]) -> Tenso
         return call(n)
     try:
         return call(n)
-    except MemoryError:  # the limit of the process, whatever n is
-        raise
     except Exception as error:
+        if out_of_memory(error):  # the limit of the process, whatever n is
+            raise
         call(7)
         problems.append(f"raises for n = {n}: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
         return None
@@ -166,7 +167,9 @@ def _alone(subject: Subject, x: Tensor) -> Tensor:
     """(n,): log_prob of each row by itself; of two rows at a time where the model refuses or merges a single one."""
     try:
         alone = torch.cat([subject.model.log_prob(row).reshape(-1) for row in x.split(1)])
-    except Exception:  # which is for log_prob.any_batch_size to say
+    except Exception as refusal:  # which is for log_prob.any_batch_size to say
+        if out_of_memory(refusal):
+            raise
         alone = x.new_empty(0)
     return alone if len(alone) == len(x) else torch.cat([subject.model.log_prob(two) for two in x.split(2)])
 
@@ -208,6 +211,8 @@ def log_prob_is_dtype_invariant(subject: Subject) -> Exact:
         with torch.no_grad():
             first, second = subject.model.log_prob(narrow), subject.model.log_prob(narrow.to(torch.float64))
     except (RuntimeError, TypeError, ValueError) as refusal:
+        if out_of_memory(refusal):
+            raise
         raise NotApplicable(f"log_prob takes one dtype only: {' '.join(str(refusal).split())[:120]}") from None
     if tuple(second.shape) != tuple(first.shape):
         return broken([f"shape {tuple(first.shape)} in float32, {tuple(second.shape)} in float64"], len(x))

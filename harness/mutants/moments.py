@@ -12,6 +12,7 @@ from torch.distributions import (
     Cauchy,
     Distribution,
     Exponential,
+    LogNormal,
     MultivariateNormal,
     Normal,
     Pareto,
@@ -96,6 +97,7 @@ def _moved_draws(model: Model) -> dict[str, Callable[..., Tensor]]:
 
 EXACT_MEAN, EXACT_VARIANCE = "moments.mean_of_density", "moments.variance_of_density"
 EXACT_COVARIANCE, COHERENT = "moments.covariance_of_density", "moments.covariance_is_coherent"
+CLIPPED = "moments.clipped_variance_of_draws"
 MEAN, VARIANCE, COVARIANCE = "moments.mean_of_draws", "moments.variance_of_draws", "moments.covariance_of_draws"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -127,6 +129,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("mean_off_in_40d", "one mean + 0.05", MEAN, _bits, stating("mean", _second_moved(0.05))),
     Mutant("draws_moved", "draws + 0.05 sd", MEAN, lambda: Normal(0.0, 1.0), _moved_draws),
     Mutant("draws_shrunk", "draws x 0.95", VARIANCE, lambda: Normal(0.0, 1.0), _shrunken_draws),
+    Mutant("heavy_draws_shrunk", "draws of t(3) x 0.95", CLIPPED, lambda: StudentT(3.0), _shrunken_draws),
+    Mutant("heavier_draws_shrunk", "draws of Pareto(5/2) x 0.95", CLIPPED, lambda: Pareto(1.0, 2.5), _shrunken_draws),
     Mutant("variance_off_in_40d", "one variance x 1.2", VARIANCE, _bits, stating("variance", _first_up(1.2))),
     Mutant(
         "pair_forgotten", "one correlation + 0.1", COVARIANCE, _gaussian(16), stating("covariance", _second_moved(0.1))
@@ -145,5 +149,9 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("nearly_singular", "correlation 0.9999", COHERENT, _nearly_singular, _nothing),
     NearMiss("skewed", "exponential draws", MEAN, lambda: Exponential(1e3), _nothing),
     NearMiss("many_bits", "40 bits", VARIANCE, _bits, _nothing),
+    NearMiss("infinite_fourth_moment", "t with 3 degrees of freedom", CLIPPED, lambda: StudentT(3.0), _nothing),
+    NearMiss("barely_a_variance", "t with 2.1 degrees of freedom", CLIPPED, lambda: StudentT(2.1), _nothing),
+    NearMiss("one_sided_tail", "Pareto(5/2)", CLIPPED, lambda: Pareto(1.0, 2.5), _nothing),
+    NearMiss("all_in_the_tail", "log-normal, sigma = 3", CLIPPED, lambda: LogNormal(0.0, 3.0), _nothing),
     NearMiss("correlated", "16 dimensions", COVARIANCE, _gaussian(16), _nothing),
 )

@@ -60,6 +60,24 @@ def _normal() -> object:
     return torch.distributions.Normal(0.0, 1.0)
 
 
+FAR = 1e6
+"""Where float32 is spaced by 1/16."""
+
+
+def _far() -> object:
+    return torch.distributions.Normal(FAR, 1.0)
+
+
+def _far_edge() -> object:
+    """An exponential law that starts there: its first event has half a cell."""
+    affine = torch.distributions.AffineTransform(FAR, 1.0)
+    return torch.distributions.TransformedDistribution(torch.distributions.Exponential(1.0), affine)
+
+
+def _widened_far(x: Tensor, generator: torch.Generator) -> Tensor:
+    return FAR + 1.3 * (x - FAR)
+
+
 def _poisson() -> object:
     return torch.distributions.Poisson(3.0)
 
@@ -114,6 +132,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("scale.widened_stein", "sd x 1.1", "sampler.stein", _normal, _scaled_by(1.1)),
     Mutant("scale.widened_exchange", "sd x 1.2", "sampler.exchangeable", _normal, _scaled_by(1.2)),
+    Mutant("far.widened", "sd x 1.3 far from 0", "density.bridge_mass", _far, _on_event(_widened_far)),
+    Mutant("far.widened_pit", "sd x 1.3 far from 0", "sampler.pit_uniform", _far, _on_event(_widened_far)),
+    Mutant("far.widened_exchange", "sd x 1.3 far from 0", "sampler.exchangeable", _far, _on_event(_widened_far)),
+    Mutant("far.widened_edge", "x 1.3 from its edge, far from 0", "sampler.bridge", _far_edge, _on_event(_widened_far)),
     Mutant(
         "lattice.shifted_exchange",
         "one more than it should be",
@@ -162,6 +184,12 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss(
         "normal.one_ulp_stein", "draws one unit in the last place up", "sampler.stein", _normal, _on_event(_one_ulp)
     ),
+    NearMiss("far.backwards", "coarse events, reversed", "sampler.bridge", _far, _on_event(_backwards)),
+    NearMiss("far.backwards_pit", "coarse events, reversed", "sampler.pit_uniform", _far, _on_event(_backwards)),
+    NearMiss("far.backwards_exchange", "coarse events, reversed", "sampler.exchangeable", _far, _on_event(_backwards)),
+    NearMiss("far.backwards_stein", "coarse events, reversed", "sampler.stein", _far, _on_event(_backwards)),
+    NearMiss("far.backwards_edge", "coarse events, reversed", "sampler.bridge", _far_edge, _on_event(_backwards)),
+    NearMiss("far.backwards_edge_pit", "coarse, reversed", "sampler.pit_uniform", _far_edge, _on_event(_backwards)),
     NearMiss(
         "lattice.backwards",
         "the batch returned in reverse",

@@ -19,6 +19,29 @@ def die() -> object:
     return torch.distributions.Categorical(torch.tensor([0.3, 0.3, 0.37, 0.03]))
 
 
+class Undeclared:
+    """Counts k with P(k) = (1 - r) r^k up to the last, of which no support is declared; beyond, the last one's mass."""
+
+    def __init__(self, r: float, last: int):
+        p = (1 - r) * r ** torch.arange(last + 1.0, dtype=torch.float64)
+        self.p = p / p.sum()
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return torch.multinomial(self.p, 2 * n, replacement=True, generator=generator).reshape(n, 2)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.p.log()[x.clamp(0, len(self.p) - 1)].sum(1)
+
+
+def table() -> object:
+    """Six values, of which the rarest is drawn too often for a tail that fades out."""
+    return Undeclared(0.6, 5)
+
+
+def tail() -> object:
+    return Undeclared(0.9, 200)
+
+
 def ring() -> object:
     return torch.distributions.Uniform(torch.tensor([-1.0, -1.0]), torch.tensor([1.0, 1.0]))
 
@@ -72,6 +95,11 @@ def _never_three(model: Model, n: int, generator: torch.Generator) -> Tensor:
     return torch.where(x == 3, 2, x)
 
 
+def _never_beyond_thirty(model: Model, n: int, generator: torch.Generator) -> Tensor:
+    x = model.sample(n, generator=generator)
+    return torch.where(x > 30, 0, x)
+
+
 def _seldom_three(model: Model, n: int, generator: torch.Generator) -> Tensor:
     x = model.sample(n, generator=generator)
     return torch.where((x == 3) & (torch.rand(n, generator=generator) < 0.8), 2, x)
@@ -98,6 +126,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("refuses", "raises outside", "support.impossible_outside", positive, on_density(_refuses)),
     Mutant("never_drawn", "3 % never drawn", "support.every_value_drawn", die, on_sampler(_never_three)),
     Mutant("seldom_drawn", "3 % drawn a fifth as often", "support.every_value_drawn", die, on_sampler(_seldom_three)),
+    Mutant("tail_never_drawn", "never above 30", "support.every_value_drawn", tail, on_sampler(_never_beyond_thirty)),
 )
 
 NEAR_MISSES: tuple[NearMiss, ...] = (
@@ -105,4 +134,6 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("infinite_point", "+inf at one point", "support.density_is_finite", ring, on_density(_infinite_at_zero)),
     NearMiss("as_it_is", "nothing", "support.impossible_outside", counts, lambda model: {}),
     NearMiss("relabelled", "faces renamed in both", "support.every_value_drawn", die, _relabelled_draws),  # type: ignore[arg-type]
+    NearMiss("beyond_the_table", "masses beyond a hard edge", "support.every_value_drawn", table, lambda model: {}),
+    NearMiss("fading_tail", "as it is", "support.every_value_drawn", lambda: Undeclared(0.5, 40), lambda model: {}),
 )

@@ -81,6 +81,21 @@ def locate(
     return Located(True, box.x(t), _in_x(box, t, scales), places, evaluate.points)
 
 
+def climb(log_density: LogDensity, start: Float[Tensor, "m d"]) -> Located:
+    """The peaks uphill from each of the points, in free space of d dimensions; points without an end are left out."""
+    evaluate = log_density if isinstance(log_density, Evaluator) else Evaluator(log_density)
+    box = Box.of(-math.inf, math.inf, start.shape[1])
+    log_q = box.density(evaluate)
+    t, values = _ascend(log_q, start.to(torch.float64))
+    inside = (t.abs() < FARTHEST).all(-1) & values.isfinite()
+    if not bool(inside.any()):
+        return _lost(evaluate, start.shape[1], "the density still rises 1e15 away from the origin")
+    scales, _, bounded = _scales(log_q, t[inside], values[inside])
+    t, values, scales = t[inside][bounded], values[inside][bounded], scales[bounded]
+    kept = _distinct(t, values, scales)
+    return Located(bool(kept), t[kept], scales[kept], torch.empty(0, dtype=torch.float64), evaluate.points)
+
+
 def knots_for(evaluate: Evaluator, lower: float, upper: float) -> tuple[Float64[Tensor, " knots"], bool]:
     """Knots of a one-dimensional density with unknown location and scale, and whether its mass was found."""
     found = locate(evaluate, 1, lower=lower, upper=upper)
@@ -183,7 +198,7 @@ def _probe(log_q: LogDensity, t: Tensor, values: Tensor, directions: Tensor) -> 
 
 def _newton(log_q: LogDensity, t: Tensor, values: Tensor, step: Tensor) -> Tensor:
     """Directions (m, 1 + d, d): Newton's and the eigenvectors of the Hessian, by central differences."""
-    gradient, hessian = _differences(log_q, t, values, step)
+    gradient, hessian = (part.nan_to_num(0.0, 0.0, 0.0) for part in _differences(log_q, t, values, step))
     lam, vectors = torch.linalg.eigh(hessian)
     flat = lam.abs().clamp(min=1e-12 * float(lam.abs().max().clamp(min=1e-300)))
     newton = (vectors @ ((vectors.mT @ gradient[..., None]) / flat[..., None]))[..., 0]

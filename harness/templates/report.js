@@ -8,12 +8,15 @@ const heads = [...table.tHead.rows[0].cells];
 const lines = [...table.tBodies[0].rows];
 const address = (model, check) => `#${encodeURIComponent(model)}/${encodeURIComponent(check)}`;
 
+/** The model of a line. Of a single model, every check has a line. */
+const modelOf = (row) => DATA.rows[DATA.rows.length === 1 ? 0 : row.sectionRowIndex];
+
 /** Every cell with its link, position and record. A link is found by what it says, however it was escaped. */
 const cells = new Map();
 for (const link of table.querySelectorAll("td > a")) {
   const cell = link.parentElement, row = cell.parentElement;
   const [model, check] = link.hash.slice(1).split("/").map(decodeURIComponent);
-  const record = DATA.rows[row.sectionRowIndex].records[check];
+  const record = modelOf(row).records[check];
   cells.set(link, { link, model, check, record, row, column: cell.cellIndex, words: `${model} ${check} ${record.label ?? ""}`.toLowerCase() });
 }
 const byAddress = new Map([...cells.values()].map((cell) => [address(cell.model, cell.check), cell]));
@@ -135,7 +138,7 @@ function details({ model, check, record, row }) {
   parts.push(sentence);
   if (record.expected) parts.push(element("p", record.attention ? "problem" : "why", record.attention ? `Expected to fail, but does not: ${record.expected}` : `Expected to fail: ${record.expected}`));
   if (law) parts.push(element("p", "law", ...formula(law.law)));
-  parts.push(facts(record, DATA.rows[row.sectionRowIndex].run), ...evidence(record, model));
+  parts.push(facts(record, modelOf(row).run), ...evidence(record, model));
   if (record.reproducer) {
     parts.push(element("h3", "", "See it again"), copying(record.reproducer.command, true));
     if (record.reproducer.script) {

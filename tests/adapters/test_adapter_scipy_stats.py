@@ -262,3 +262,44 @@ def test_an_array_that_is_no_number_is_passed_on():
             return "unknown"
 
     assert adapt(Words(a=0.0, b=1.0)).entropy() == "unknown"
+
+
+def test_a_sampler_that_refuses_none_draws_none():
+    law = st.kstwo(10)
+    with pytest.raises(ValueError, match="zero-sized"):
+        law.rvs(size=0)
+    assert adapt(law).sample(0, generator=torch.Generator().manual_seed(0)).shape == (0,)
+
+
+def test_a_law_on_the_circle_is_one_turn():
+    model = adapt(st.vonmises(2.0, loc=5.0))
+    x = model.sample(1000, generator=torch.Generator().manual_seed(0))
+    assert bool(model.support.check(x).all())
+    assert model.log_prob(tensor([4.0, -4.0])).tolist() == [-math.inf, -math.inf]
+    inside = torch.linspace(-math.pi, math.pi, 4001, dtype=torch.float64)
+    mass = torch.trapezoid(model.log_prob(inside).exp(), inside)
+    assert float(mass) == pytest.approx(1.0, abs=1e-12)  # the trapezoidal rule of a smooth periodic function
+    assert not model.can("cdf")
+    assert "circle" in model.unfit["cdf"]
+
+
+def test_a_density_on_a_surface_says_why_it_is_left_out():
+    model = adapt(st.vonmises_fisher([0, 0, 1], 5.0))
+    assert not model.can("log_prob")
+    assert "surface" in model.unfit["log_prob"]
+
+
+def test_counts_that_are_no_numbers_of_things_have_no_mass():
+    model = adapt(st.dirichlet_multinomial([1.0, 2.0, 3.0], 5))
+    x = tensor([[1, 2, 2], [-1, 3, 3], [1, 1, 1]])
+    assert model.log_prob(x).isfinite().tolist() == [True, False, False]
+    assert model.log_prob(tensor([[0.5, 2.5, 2.0]])).tolist() == [-math.inf]
+
+
+def test_a_density_of_counts_without_a_sampler_is_summed():
+    from harness import check_model
+
+    report = check_model(adapt(st.dirichlet_multinomial([1.0, 2.0, 3.0], 5)), effort="quick")
+    verdicts = {record.check: record.verdict.value for record in report.records}
+    assert verdicts["density.sums_to_one"] == "PASS"
+    assert not {"FAIL", "ERROR"} & set(verdicts.values())

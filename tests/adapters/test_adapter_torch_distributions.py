@@ -339,3 +339,51 @@ def test_a_model_on_a_gpu_leaves_both_global_generators_alone():
     assert torch.equal(before[1], torch.cuda.get_rng_state())
     assert model.log_prob(draws[0]).is_cuda
     assert model.cast(torch.float64).log_prob(draws[0].double()).is_cuda
+
+
+@pytest.mark.parametrize(
+    ("law", "why"),
+    [
+        (td.TransformedDistribution(td.Normal(0.0, 1.0), [td.transforms.AbsTransform()]), "log_abs_det_jacobian"),
+        (
+            td.relaxed_categorical.ExpRelaxedCategorical(tensor(0.7), tensor([0.3, 0.2, 0.5])),
+            "surface",
+        ),
+    ],
+    ids=["no Jacobian", "a surface"],
+)
+def test_what_has_no_density_of_volume_is_a_sampler_that_says_why(law, why):
+    model = adapt(law)
+    assert model.can("sample")
+    assert not model.can("log_prob")
+    assert why in model.unfit["log_prob"]
+
+
+def test_a_sibling_keeps_to_what_its_transforms_are_defined_on():
+    normal = td.TransformedDistribution(
+        td.Uniform(0.0, 1.0), [td.transforms.CumulativeDistributionTransform(td.Normal(0.0, 1.0)).inv]
+    )
+    sibling = adapt(normal).sibling
+    assert sibling is None or bool(sibling().sample(4096, generator=torch.Generator().manual_seed(0)).isfinite().all())
+
+
+def test_no_events_have_no_densities_even_where_no_draw_is_possible():
+    parts = td.Uniform(tensor([0.0, 2.0]), tensor([1.0, 4.0]))  # torch intersects these
+    model = adapt(td.MixtureSameFamily(td.Categorical(tensor([0.3, 0.7])), parts))
+    assert model.log_prob(torch.empty(0)).shape == (0,)
+
+
+class Exhausted(td.Normal):
+    """Runs out of memory when it is asked for its support, its entropy or a draw."""
+
+    @property
+    def support(self):
+        raise MemoryError
+
+    def entropy(self):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+
+def test_running_out_of_memory_is_not_taken_for_an_answer():
+    with pytest.raises((MemoryError, RuntimeError)):
+        adapt(Exhausted(0.0, 1.0))

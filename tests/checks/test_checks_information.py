@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.adapters import adapt
-from harness.checks.information import CHECKS
+from harness.checks import divergence, information, quantiles
 from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.information import MUTANTS, NEAR_MISSES
@@ -19,7 +19,7 @@ from harness.run import Settings, examine
 torch.set_num_threads(1)
 D = torch.distributions
 
-BY_ID = {check.id: check for check in CHECKS}
+BY_ID = {check.id: check for check in (*information.CHECKS, *quantiles.CHECKS, *divergence.CHECKS)}
 
 
 def record(model, check, effort="standard", seed=0):

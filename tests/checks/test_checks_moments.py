@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from harness.adapters import adapt
-from harness.checks.moments import CHECKS, moments_of
+from harness.checks import clipped, moments
+from harness.checks.moments import moments_of
 from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.moments import MUTANTS, NEAR_MISSES
@@ -18,7 +19,7 @@ from harness.subject import Subject
 torch.set_num_threads(1)
 D = torch.distributions
 
-BY_ID = {check.id: check for check in CHECKS}
+BY_ID = {check.id: check for check in (*moments.CHECKS, *clipped.CHECKS)}
 
 
 def record(model, check, effort="standard"):

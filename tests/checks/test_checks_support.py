@@ -116,3 +116,19 @@ def test_nan_densities_are_impossible_draws():
         "support.draws_are_possible"
     ]
     assert record.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_running_out_of_memory_outside_the_support_is_an_error_that_says_so(error):
+    def change(model):
+        def log_prob(x):
+            if bool((x < 0).any()):
+                raise error
+            return model.log_prob(x)
+
+        return {"log_prob": log_prob}
+
+    model = mutated(adapt(support.positive()), change)
+    record = examined(model, "support.impossible_outside")["support.impossible_outside"]
+    assert record.verdict is Verdict.ERROR
+    assert "memory" in record.message

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from harness.numerics import Integral, integrate, power, surprisal
-from harness.numerics import quadrature as module
+from harness.numerics import Integral, integrate, panels, power, quadrature, segments, surprisal
 
 BANK = {
     "normal": st.norm, "cauchy": st.cauchy, "t 2.5": st.t(2.5), "t 0.3": st.t(0.3), "laplace": st.laplace,
@@ -148,26 +147,26 @@ def test_jumps_at_unknown_places_are_within_the_error():
 
 
 def mutant_error(monkeypatch):
-    honest = module._quadpack_error
-    monkeypatch.setattr(module, "_quadpack_error", lambda *differences: honest(*differences) / 100)
+    honest = panels._quadpack_error
+    monkeypatch.setattr(panels, "_quadpack_error", lambda *differences: honest(*differences) / 100)
 
 
 def mutant_no_tails(monkeypatch):
     monkeypatch.setattr(
-        module,
-        "_beyond",
+        quadrature,
+        "beyond",
         lambda evaluate, segment, shift, dtype, sizes: (torch.zeros_like(sizes), torch.zeros_like(sizes)),
     )
 
 
 def mutant_short_tails(monkeypatch):
-    honest = module._towards
+    honest = segments._towards
 
     def short(*where):
         segment = honest(*where)
         return dataclasses.replace(segment, length=min(segment.length, 8.0))
 
-    monkeypatch.setattr(module, "_towards", short)
+    monkeypatch.setattr(segments, "_towards", short)
     mutant_no_tails(monkeypatch)
 
 

@@ -149,7 +149,7 @@ def test_diagonal_and_full_agree_on_everything():
         (other.kl(diagonal), other.kl(full)),
         (diagonal.marginal([3, 1]).covariance(), full.marginal([3, 1]).covariance()),
         (diagonal.conditional([3, 1], x[0, :2]).mean(), full.conditional([3, 1], x[0, :2]).mean()),
-        (diagonal.affine(A).covariance(), full.affine(A).covariance()),
+        (diagonal.full().affine(A).covariance(), full.affine(A).covariance()),
         (diagonal.covariance(), full.covariance()),
     ]
     for a, b in pairs:

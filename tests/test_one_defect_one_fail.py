@@ -1,0 +1,96 @@
+"""DESIGN, section 5: one defect, one FAIL. Checks of the same claim yield to the first that fails; others do not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from harness.adapters import adapt
+from harness.checks import CHECKS
+from harness.effort import EFFORTS
+from harness.evidence import Absent, Record, Verdict
+from harness.plan import BRIDGES, FREE_OF_MASS, TURNS, plan, select
+from harness.run import Settings, examine
+
+
+class Gaussian:
+    """d standard normal numbers; with a shift or a factor in the draws, and a constant too much in the density."""
+
+    def __init__(self, d=1, shift=0.0, factor=1.0, excess=0.0):
+        self.event_shape = (d,)
+        self.shift, self.factor, self.excess = shift, factor, excess
+
+    def sample(self, n, *, generator):
+        return self.shift + self.factor * torch.randn(n, *self.event_shape, generator=generator)
+
+    def log_prob(self, x):
+        return (-0.5 * x.square() - 0.5 * math.log(2 * math.pi)).sum(1) + self.excess
+
+    def mean(self):
+        return torch.zeros(self.event_shape)
+
+    def entropy(self):
+        return torch.tensor(self.event_shape[0] * (0.5 + 0.5 * math.log(2 * math.pi)))
+
+
+def examined(model: object, *ids: str) -> dict[str, Record]:
+    adapted = adapt(model)
+    planned = plan(adapted, select(CHECKS, ids), 1e-6)
+    return {record.check: record for record in examine(adapted, planned, Settings(EFFORTS["quick"], 0))}
+
+
+def failures(records: dict[str, Record]) -> list[str]:
+    return [id for id, record in records.items() if record.verdict in (Verdict.FAIL, Verdict.ERROR)]
+
+
+@pytest.mark.parametrize("d", [1, 8])
+@pytest.mark.parametrize("defect", [{"shift": 0.3}, {"factor": 1.5}], ids=["shifted", "widened"])
+def test_a_biased_sampler_is_one_fail(d, defect):
+    records = examined(Gaussian(d, **defect))
+    (failed,) = failures(records)
+    assert failed in FREE_OF_MASS
+    blocked = [record.evidence for record in records.values() if getattr(record.evidence, "blocked_by", "") == failed]
+    assert blocked
+    assert all(isinstance(evidence, Absent) and failed in evidence.reason for evidence in blocked)
+
+
+@pytest.mark.parametrize("d", [1, 8])
+def test_a_wrong_constant_is_one_fail_of_the_mass(d):
+    (failed,) = failures(examined(Gaussian(d, excess=0.3)))
+    assert failed == ("density.integrates_to_one" if d == 1 else "density.bridge_mass")
+
+
+def test_a_wrong_statement_beside_a_biased_sampler_is_not_hidden():
+    class Both(Gaussian):
+        def entropy(self):
+            return torch.tensor(2.0)
+
+    failed = failures(examined(Both(1, shift=0.3)))
+    assert "information.entropy" in failed
+    assert len(failed) == 2
+
+
+def test_alone_a_check_sees_what_another_would_have_said_first():
+    model = Gaussian(1, shift=0.3)
+    for id in ("sampler.region_masses", "sampler.stein", "sampler.exchangeable", "sampler.bridge"):
+        assert examined(model, id)[id].verdict is Verdict.FAIL
+
+
+def test_what_checks_yield_to_exists():
+    ids = {check.id for check in CHECKS}
+    assert set(TURNS) <= ids
+    for item in plan(adapt(Gaussian()), CHECKS, 1e-6):
+        assert set(item.yields_to) <= set(FREE_OF_MASS + BRIDGES)
+        assert item.check.id not in item.yields_to
+    assert {check.id for check in CHECKS if check.id.endswith("_of_draws")} <= set(TURNS)
+
+
+def test_an_infinite_error_that_stays_infinite_in_float64_is_not_of_the_arithmetic():
+    from harness.examine import check_model
+
+    certain = torch.distributions.Poisson(torch.tensor(0.0))  # torch's KL of it to itself is NaN in every dtype
+    report = check_model(certain, effort="quick", only=["information.kl_to_itself_is_zero"])
+    (failed,) = report.failures
+    assert failed.label == ""
