@@ -11,6 +11,7 @@ Source: Cover & Thomas, Elements of Information Theory (2nd ed., 2006), chapter 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -18,6 +19,9 @@ from torch import Generator, Tensor
 
 class Bernoulli:
     """d independent pixels, each 1 with probability q_i, otherwise 0; draws are 0.0 or 1.0 in the dtype of q (d,)."""
+
+    number = "M03"
+    family = "Bernoulli"
 
     def __init__(self, probs: Tensor):
         self.probs = _probabilities(probs)  # (d,)
@@ -34,13 +38,16 @@ class Bernoulli:
         return torch.where((on | off).all(-1), log_prob, -math.inf)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
-        return (_uniforms((n, self.d), self.probs, generator) < self.probs).to(self.probs.dtype)  # (n, d)
+        return (uniforms((n, self.d), self.probs, generator) < self.probs).to(self.probs.dtype)  # (n, d)
 
     def mean(self) -> Tensor:
         return self.probs  # (d,)
 
     def variance(self) -> Tensor:
         return self.probs * (1 - self.probs)  # (d,)
+
+    def covariance(self) -> Tensor:
+        return self.variance().diag()  # (d, d)
 
     def entropy(self) -> Tensor:
         """sum_i h(q_i), h(q) = -q log q - (1 - q) log(1 - q), in nats."""
@@ -50,7 +57,40 @@ class Bernoulli:
     def kl(self, other: "Bernoulli") -> Tensor:
         """Of independent pixels the divergences add up."""
         p, q = _aligned(self.probs, other.probs)
-        return (_kl_terms(p, q) + _kl_terms(1 - p, 1 - q)).sum().to(_wider(self.probs, other.probs))  # ()
+        return (kl_terms(p, q) + kl_terms(1 - p, 1 - q)).sum().to(_wider(self.probs, other.probs))  # ()
+
+    def marginal(self, indices: Sequence[int]) -> "Bernoulli":
+        """p(x_a), in the order of the indices."""
+        a, _ = split_indices(indices, self.d)
+        return Bernoulli(self.probs[a])
+
+    def conditional(self, indices: Sequence[int], values: Tensor) -> "Bernoulli":
+        """p(x_b | x_a = values) = p(x_b): pixels tell nothing of each other. Impossible values cannot be given."""
+        a, b = split_evidence(indices, self.d)
+        values = evidence_values(values, len(a)).to(self.probs)
+        if self.marginal(a).log_prob(values[None])[0] == -math.inf:
+            raise ValueError(impossible_evidence(a, values))
+        return Bernoulli(self.probs[b])
+
+    def mutual_information(self, a: Sequence[int], b: Sequence[int]) -> Tensor:
+        """Zero: pixels are independent."""
+        disjoint(a, b, self.d)
+        return self.probs.new_zeros(())  # ()
+
+    @classmethod
+    def fit(cls, x: Tensor) -> "Bernoulli":
+        """Maximum likelihood: the share of draws (n, d) in which each pixel is on."""
+        x = torch.as_tensor(x)
+        if x.dim() != 2 or x.shape[0] == 0 or not ((x == 0) | (x == 1)).all():
+            raise ValueError(f"x {tuple(x.shape)} should be pixels (n, d), all 0 or 1, with n > 0; binarise it first")
+        return cls(x.double().mean(0).to(x.dtype if x.is_floating_point() else torch.get_default_dtype()))
+
+    def parameters(self) -> Tensor:
+        """theta_i = log q_i - log(1 - q_i), infinite where q_i is 0 or 1."""
+        return self.probs.logit()  # (d,)
+
+    def with_parameters(self, theta: Tensor) -> "Bernoulli":
+        return Bernoulli(checked_parameters(theta, self.d).sigmoid())
 
     def to(self, *args, **kwargs) -> "Bernoulli":
         """The same law with its parameters on another device or in another dtype, as `Tensor.to`."""
@@ -59,6 +99,9 @@ class Bernoulli:
 
 class Categorical:
     """One of K states, 0 to K - 1, with probabilities pi (K,), of which K - 1 are free; draws are int64."""
+
+    number = "M04"
+    family = "categorical"
 
     def __init__(self, probs: Tensor):
         self.probs = _probabilities(probs)  # (K,)
@@ -79,7 +122,7 @@ class Categorical:
         """The first state k with u < pi_0 + ... + pi_k, for u uniform on [0, 1): an empty interval catches nothing."""
         ends = self.probs.double().cumsum(0)  # (K,)
         ends = ends / ends[-1]  # the last end is 1, whatever was rounded on the way
-        return torch.searchsorted(ends, _uniforms((n,), self.probs, generator), right=True)  # (n,)
+        return torch.searchsorted(ends, uniforms((n,), self.probs, generator), right=True)  # (n,)
 
     def mean(self) -> Tensor:
         """E[k]: the state read as a number."""
@@ -94,7 +137,22 @@ class Categorical:
 
     def kl(self, other: "Categorical") -> Tensor:
         """sum_k p_k log(p_k / q_k): infinite when p allows what q rules out."""
-        return _kl_terms(*_aligned(self.probs, other.probs)).sum().to(_wider(self.probs, other.probs))  # ()
+        return kl_terms(*_aligned(self.probs, other.probs)).sum().to(_wider(self.probs, other.probs))  # ()
+
+    def fit(self, x: Tensor, *, smoothing: float = 0.0) -> "Categorical":
+        """Maximum likelihood with as many states as this law: pi_k = (n_k + smoothing) / (n + K smoothing)."""
+        x = torch.as_tensor(x)
+        if x.dim() != 1 or len(x) == 0 or not ((x >= 0) & (x < self.states) & (x % 1 == 0)).all():
+            raise ValueError(f"x should be states (n,) from 0 to {self.states - 1}, with n > 0; it is {tuple(x.shape)}")
+        counts = torch.bincount(x.long(), minlength=self.states)  # (K,)
+        return Categorical(shares(counts, smoothing).to(self.probs.dtype))
+
+    def parameters(self) -> Tensor:
+        """theta_k = log pi_k - log pi_{K-1} for k < K - 1."""
+        return logits_of(self.probs)  # (K - 1,)
+
+    def with_parameters(self, theta: Tensor) -> "Categorical":
+        return Categorical(from_logits(checked_parameters(theta, self.states - 1)))
 
     def to(self, *args, **kwargs) -> "Categorical":
         """The same law with its parameters on another device or in another dtype, as `Tensor.to`."""
@@ -105,7 +163,96 @@ class Categorical:
         return torch.arange(self.states, dtype=self.probs.dtype, device=self.probs.device)  # (K,)
 
 
-def _kl_terms(p: Tensor, q: Tensor) -> Tensor:
+# Rows of probabilities, and the numbers behind them
+
+
+def shares(counts: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Counts (..., K) to probabilities (..., K) in float64, each count increased by `smoothing`.
+
+    A row without any count says nothing about its law: all laws are equally likely, and the row becomes uniform.
+    """
+    if not (math.isfinite(smoothing) and smoothing >= 0):
+        raise ValueError(f"smoothing should be a finite number from 0 up, not {smoothing}")
+    counts = counts.double() + smoothing
+    total = counts.sum(-1, keepdim=True)
+    return torch.where(total > 0, counts / total.where(total > 0, 1), 1 / counts.shape[-1])
+
+
+def logits_of(probs: Tensor) -> Tensor:
+    """The free parameters of rows (..., K), (..., K - 1): log pi_k - log pi_{K-1}, infinite where one of them is 0."""
+    logits = log_of(probs[..., :-1]) - log_of(probs[..., -1:])
+    return torch.where(probs[..., :-1] > 0, logits, -math.inf)
+
+
+def from_logits(theta: Tensor) -> Tensor:
+    """The inverse of `logits_of`: (..., K - 1) to (..., K).
+
+    Plus infinity makes a state certain. Two certain states cannot be told apart, and so are an error.
+    """
+    certain = theta == math.inf
+    if (certain.sum(-1) > 1).any():
+        raise ValueError("theta makes several states of a row certain; reorder the states so that the last is possible")
+    logits = torch.cat([theta.where(~certain, 0), theta.new_zeros((*theta.shape[:-1], 1))], -1).double()
+    one = torch.cat([certain, torch.zeros_like(logits[..., :1], dtype=torch.bool)], -1)
+    logits = torch.where(one.any(-1, keepdim=True), torch.where(one, 0.0, -math.inf), logits)
+    return logits.softmax(-1).to(theta.dtype)
+
+
+def log_of(probs: Tensor) -> Tensor:
+    """log p, whose slope is 0 and not infinite where p is 0: states that are not drawn leave a gradient alone."""
+    return torch.where(probs > 0, probs.where(probs > 0, 1).log(), -math.inf)
+
+
+def checked_parameters(theta: Tensor, k: int) -> Tensor:
+    theta = torch.as_tensor(theta)
+    if theta.shape != (k,):
+        raise ValueError(f"theta should have shape ({k},), as parameters() has, not {tuple(theta.shape)}")
+    return theta
+
+
+# Choosing coordinates
+
+
+def split_indices(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
+    """The chosen coordinates, in the order given, and the others, in theirs."""
+    chosen = [int(i) for i in indices]
+    if not chosen or not all(-d <= i < d for i in chosen):
+        raise ValueError(f"indices should name one or more of the coordinates 0 to {d - 1}, not {chosen}")
+    chosen = [i % d for i in chosen]
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"indices should name each coordinate once, not {chosen}")
+    return chosen, [i for i in range(d) if i not in set(chosen)]
+
+
+def split_evidence(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
+    """As `split_indices`, where something must be left to have a law."""
+    a, b = split_indices(indices, d)
+    if not b:
+        raise ValueError(f"indices give all {d} coordinates and leave none; leave out at least one")
+    return a, b
+
+
+def disjoint(a: Sequence[int], b: Sequence[int], d: int) -> tuple[list[int], list[int]]:
+    """Two blocks of coordinates without a common one."""
+    a, b = split_indices(a, d)[0], split_indices(b, d)[0]
+    if common := sorted(set(a) & set(b)):
+        raise ValueError(f"a and b should be disjoint, but both hold {common}")
+    return a, b
+
+
+def evidence_values(values: Tensor, k: int) -> Tensor:
+    values = torch.as_tensor(values)
+    if values.shape != (k,):
+        raise ValueError(f"values should have shape ({k},), one for each index, not {tuple(values.shape)}")
+    return values
+
+
+def impossible_evidence(indices: list[int], values: Tensor) -> str:
+    shown = dict(list(zip(indices, values.tolist(), strict=True))[:8])
+    return f"values {shown}{' ...' * (len(indices) > 8)} have probability zero; condition on possible values"
+
+
+def kl_terms(p: Tensor, q: Tensor) -> Tensor:
     """p log(p / q) - p + q, which sums to the divergence as p and q both sum to one.
 
     With t = log(q / p) it is p (e^t - 1 - t), which is never negative. That form keeps its digits when q is close to p,
@@ -136,7 +283,7 @@ def _probabilities(probs: Tensor) -> Tensor:
     return probs
 
 
-def _uniforms(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
+def uniforms(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
     """Uniform on [0, 1) with 53 bits: the 24 of float32 would draw an event of chance 1e-10 600 times too often."""
     return torch.rand(shape, generator=generator, dtype=torch.float64, device=like.device)
 

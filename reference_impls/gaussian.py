@@ -8,19 +8,37 @@ r"""Multivariate Gaussians: every linear view of a Gaussian vector is Gaussian a
 condition number of L is the square root of that of Sigma, so half as many digits are lost. For the same reason, factors
 are computed in float64 and rounded once to the dtype of the model. `DiagonalGaussian` has independent coordinates.
 
-A density needs Sigma positive definite; a singular Sigma gives a law on a subspace, which has none.
+A density needs Sigma positive definite; a singular Sigma gives a law on a subspace, which has none. Beside this file:
+`gaussian_precision` (the information form), `gaussian_missing` (NaN for values that were not observed),
+`gaussian_streaming` (fits of data that come in chunks) and `linear_gaussian` (latent Gaussian variables).
 
 Sources: Bishop, Pattern Recognition and Machine Learning (2006), section 2.3;
-Higham, Accuracy and Stability of Numerical Algorithms (2nd ed., 2002), chapters 8, 10 and 19.
+Higham, Accuracy and Stability of Numerical Algorithms (2nd ed., 2002), chapters 8, 10, 14 and 19.
 """
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 from torch import Generator, Tensor
 from torch.linalg import solve_triangular
+
+from reference_impls.gaussian_factors import (
+    as_floats,
+    checked_draws,
+    checked_factor,
+    checked_parameters,
+    checked_sample,
+    checked_values,
+    factor_of_covariance,
+    inverse_factor,
+    length,
+    lower_factor,
+    normals,
+    same_size,
+    split,
+    split_pair,
+)
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -28,24 +46,26 @@ LOG_2PI = math.log(2 * math.pi)
 class Gaussian:
     """N(mu, Sigma) on R^d, from its mean (d,) and either Sigma (d, d) or the lower factor L with L L^T = Sigma."""
 
+    number, family = "M01", "multivariate Gaussian"
+    history: Tensor | None = None  # log-likelihood at each step, where the fit was iterative
+
     def __init__(self, mean: Tensor, covariance: Tensor | None = None, *, cholesky: Tensor | None = None):
         if (covariance is None) == (cholesky is None):
             raise ValueError("a Gaussian takes either a covariance or its Cholesky factor")
         self.loc, matrix = as_floats(mean, covariance if cholesky is None else cholesky)  # (d,), (d, d)
-        self.d = _length(self.loc)
+        self.d = length(self.loc)
         if matrix.shape != (self.d, self.d):
             raise ValueError(f"the mean has {self.d} entries, but the matrix has shape {tuple(matrix.shape)}")
-        self.cholesky = factor_of_covariance(matrix) if cholesky is None else _checked_factor(matrix)
+        self.cholesky = factor_of_covariance(matrix) if cholesky is None else checked_factor(matrix)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        z = self.whiten(x)  # (n, d)
-        log_det = self.cholesky.to(z.dtype).diagonal().log().sum()  # ()
-        log_prob = -z.square().sum(-1) / 2 - log_det - self.d / 2 * LOG_2PI  # (n,)
-        return torch.where(x.isinf().any(-1), -math.inf, log_prob)  # infinity is no point of R^d
+        squares = self.squared_mahalanobis(x)  # (n,)
+        log_det = self.cholesky.to(squares.dtype).diagonal().log().sum()  # ()
+        return -squares / 2 - log_det - self.d / 2 * LOG_2PI  # (n,)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         """mu + L z, with z standard normal."""
-        return self.loc + _normals(n, self.loc, generator) @ self.cholesky.mT  # (n, d)
+        return torch.addmm(self.loc, normals(n, self.loc, generator), self.cholesky.mT)  # (n, d)
 
     def mean(self) -> Tensor:
         return self.loc  # (d,)
@@ -57,13 +77,31 @@ class Gaussian:
         return self.cholesky.square().sum(-1)  # (d,)
 
     def whiten(self, x: Tensor) -> Tensor:
-        """z = L^-1 (x - mu), standard normal when x is from the model; solved as z L^T = x - mu, a row per draw."""
-        x, loc, cholesky = as_floats(_checked_draws(x, self.d), self.loc, self.cholesky)
-        return solve_triangular(cholesky.mT, x - loc, upper=True, left=False)  # (n, d)
+        """z = L^-1 (x - mu), standard normal when x is from the model."""
+        x, loc, cholesky = as_floats(checked_draws(x, self.d), self.loc, self.cholesky)
+        return (x - loc) @ inverse_factor(cholesky).mT  # (n, d)
+
+    def squared_mahalanobis(self, x: Tensor) -> Tensor:
+        """(x - mu)^T Sigma^-1 (x - mu): chi^2_d when x is from the model. A few rows at a time, so that z stays small.
+
+        That also keeps z in the cache of the processor, and is several times as fast as all rows at once.
+        """
+        x, loc, cholesky = as_floats(checked_draws(x, self.d), self.loc, self.cholesky)
+        to_white = inverse_factor(cholesky).mT  # (d, d)
+        rows = max(1, (2**16 if x.device.type == "cpu" else 2**24) // self.d)
+        squares = torch.cat([((some - loc) @ to_white).square().sum(-1) for some in x.split(rows)])  # (n,)
+        if squares.isfinite().all():
+            return squares
+        return torch.where(x.isinf().any(-1), math.inf, squares)  # infinity is no point of R^d; NaN remains NaN
 
     def mahalanobis(self, x: Tensor) -> Tensor:
-        """sqrt((x - mu)^T Sigma^-1 (x - mu)): the distance itself; its *square* is chi^2_d when x is from the model."""
+        """The distance itself, the root of the quadratic form; its slope is finite even at the mean."""
         return torch.linalg.vector_norm(self.whiten(x), dim=-1)  # (n,)
+
+    def precision(self) -> Tensor:
+        """Lambda = Sigma^-1 = L^-T L^-1; Lambda_ij = 0 says that x_i and x_j are independent given all others."""
+        inverse = inverse_factor(self.cholesky)  # (d, d)
+        return inverse.mT @ inverse  # (d, d)
 
     def entropy(self) -> Tensor:
         """H = 1/2 log det(2 pi e Sigma), in nats."""
@@ -75,12 +113,25 @@ class Gaussian:
         With M = L_q^-1 L_p, lower triangular, trace and determinant split into terms none of which is negative:
         sum_{i>j} M_ij^2 + sum_i (M_ii^2 - 1 - log M_ii^2). So the result is never below 0, and is exact when p is q.
         """
-        _same_size(self.d, other.d)
+        same_size(self.d, other.d)
         loc_p, loc_q, factor_p, factor_q = as_floats(self.loc, other.loc, self.cholesky, other.cholesky)
         below = solve_triangular(factor_q, factor_p, upper=False).tril(-1)  # (d, d)
         log_ratio = 2 * (factor_p.diagonal() / factor_q.diagonal()).log()  # (d,)
         shift = solve_triangular(factor_q, (loc_p - loc_q)[:, None], upper=False)  # (d, 1)
         return (below.square().sum() + (log_ratio.expm1() - log_ratio).sum() + shift.square().sum()) / 2  # ()
+
+    def mutual_information(self, a: Sequence[int], b: Sequence[int]) -> Tensor:
+        r"""I(x_a, x_b) = H(x_b) - H(x_b | x_a) in nats, between two blocks of coordinates that share none.
+
+        With the factor written a before b, Sigma_bb = L_ba L_ba^T + L_bb L_bb^T, of which the second part is left once
+        x_a is known. So I = 1/2 log det(I + M M^T) with M = L_bb^-1 L_ba, a sum of log(1 + s^2) / 2 over the singular
+        values of M: never negative, and exactly 0 for independent blocks.
+        """
+        a, b = split_pair(a, b, self.d)
+        k = len(a)
+        factor = lower_factor(self.cholesky.double()[a + b])
+        ratio = solve_triangular(factor[k:, k:], factor[k:, :k], upper=False)  # (len(b), len(a))
+        return torch.linalg.svdvals(ratio).square().log1p().sum().to(self.loc.dtype) / 2  # ()
 
     def marginal(self, indices: Sequence[int]) -> "Gaussian":
         """p(x_a): drop the other coordinates from mu and Sigma."""
@@ -97,10 +148,13 @@ class Gaussian:
 
         the Schur complement of Sigma_aa, whose inverse is the block Lambda_bb of the precision matrix (Bishop, 2.3.1).
         """
+        if len(indices) == 0:
+            checked_values(values, 0)
+            return self
         a, b = split(indices, self.d)
         k = len(a)
         factor = lower_factor(self.cholesky[a + b])  # (d, d)
-        values = _checked_values(values, k).to(self.loc)
+        values = checked_values(values, k).to(self.loc)
         z_a = solve_triangular(factor[:k, :k], (values - self.loc[a])[:, None], upper=False)  # (k, 1)
         return Gaussian(self.loc[b] + (factor[k:, :k] @ z_a)[:, 0], cholesky=factor[k:, k:])
 
@@ -118,10 +172,27 @@ class Gaussian:
         Sigma is biased, E[Sigma_ML] = (N - 1)/N Sigma. It is positive definite when the draws do not lie in a plane,
         so N > d at least. The factor is read off a QR decomposition of the centred draws, without forming Sigma.
         """
-        x = _checked_sample(x)
+        x = checked_sample(x)
+        if not len(x) > x.shape[1]:
+            raise ValueError(
+                f"the covariance of {len(x)} draws in R^{x.shape[1]} is singular: x needs more rows, or fewer columns"
+            )
         loc = x.double().mean(0)  # (d,)
         factor = lower_factor((x - loc).mT / math.sqrt(len(x)))  # (d, d)
         return cls(loc.to(x.dtype), cholesky=factor.to(x.dtype))
+
+    def parameters(self) -> Tensor:
+        """theta = (mu, log of the diagonal of L, its rows below the diagonal), d + d(d + 1)/2 numbers, any of R."""
+        below = self.cholesky[tuple(torch.tril_indices(self.d, self.d, -1))]
+        return torch.cat([self.loc, self.cholesky.diagonal().log(), below])  # (k,)
+
+    def with_parameters(self, theta: Tensor) -> "Gaussian":
+        """The Gaussian of this size with those parameters; differentiable in theta."""
+        theta = checked_parameters(theta, self.d + self.d * (self.d + 1) // 2)
+        loc, log_diagonal, below = theta[: self.d], theta[self.d : 2 * self.d], theta[2 * self.d :]
+        rows, columns = torch.tril_indices(self.d, self.d, -1, device=theta.device)
+        factor = log_diagonal.exp().diag().index_put((rows, columns), below)  # (d, d)
+        return Gaussian(loc, cholesky=factor)
 
     def to(self, *args, **kwargs) -> "Gaussian":
         """The same law with its parameters on another device or in another dtype, as `Tensor.to`."""
@@ -131,9 +202,11 @@ class Gaussian:
 class DiagonalGaussian:
     """A product of d independent Gaussians, p(x) = prod_i N(x_i; mu_i, sigma_i^2), such as one for each pixel."""
 
+    number, family = "M02", "diagonal Gaussian"
+
     def __init__(self, mean: Tensor, variance: Tensor):
         self.loc, self._variance = as_floats(mean, variance)  # (d,), (d,)
-        self.d = _length(self.loc)
+        self.d = length(self.loc)
         if self._variance.shape != self.loc.shape:
             raise ValueError(f"{self.d} means, but the variances have shape {tuple(self._variance.shape)}")
         if not ((self._variance > 0) & self._variance.isfinite()).all():
@@ -144,7 +217,7 @@ class DiagonalGaussian:
         return -(z.square() + self._variance.to(z.dtype).log() + LOG_2PI).sum(-1) / 2  # (n,)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
-        return self.loc + _normals(n, self.loc, generator) * self._variance.sqrt()  # (n, d)
+        return self.loc + normals(n, self.loc, generator) * self._variance.sqrt()  # (n, d)
 
     def mean(self) -> Tensor:
         return self.loc  # (d,)
@@ -161,8 +234,11 @@ class DiagonalGaussian:
 
     def whiten(self, x: Tensor) -> Tensor:
         """z_i = (x_i - mu_i) / sigma_i."""
-        x, loc, variance = as_floats(_checked_draws(x, self.d), self.loc, self._variance)
+        x, loc, variance = as_floats(checked_draws(x, self.d), self.loc, self._variance)
         return (x - loc) / variance.sqrt()  # (n, d)
+
+    def squared_mahalanobis(self, x: Tensor) -> Tensor:
+        return self.whiten(x).square().sum(-1)  # (n,)
 
     def mahalanobis(self, x: Tensor) -> Tensor:
         return torch.linalg.vector_norm(self.whiten(x), dim=-1)  # (n,)
@@ -174,11 +250,16 @@ class DiagonalGaussian:
     def kl(self, other: "Gaussian | DiagonalGaussian") -> Tensor:
         """KL(p, q) = 1/2 sum_i [r_i - 1 - log r_i + (mu_p - mu_q)_i^2 / sigma_qi^2], with r = sigma_p^2 / sigma_q^2."""
         if isinstance(other, Gaussian):
-            return Gaussian(self.loc, cholesky=self.cholesky).kl(other)
-        _same_size(self.d, other.d)
+            return self.full().kl(other)
+        same_size(self.d, other.d)
         loc_p, loc_q, variance_p, variance_q = as_floats(self.loc, other.loc, self._variance, other._variance)
         log_ratio = (variance_p / variance_q).log()  # (d,)
         return (log_ratio.expm1() - log_ratio + (loc_p - loc_q).square() / variance_q).sum() / 2  # ()
+
+    def mutual_information(self, a: Sequence[int], b: Sequence[int]) -> Tensor:
+        """0: the coordinates are independent."""
+        split_pair(a, b, self.d)
+        return self.loc.new_zeros(())
 
     def marginal(self, indices: Sequence[int]) -> "DiagonalGaussian":
         a, _ = split(indices, self.d)
@@ -186,125 +267,41 @@ class DiagonalGaussian:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "DiagonalGaussian":
         """p(x_b | x_a) = p(x_b): the coordinates are independent, and the values change nothing."""
+        if len(indices) == 0:
+            checked_values(values, 0)
+            return self
         a, b = split(indices, self.d)
-        _checked_values(values, len(a))
+        checked_values(values, len(a))
         return DiagonalGaussian(self.loc[b], self._variance[b])
 
-    def affine(self, matrix: Tensor, shift: Tensor | float = 0.0) -> Gaussian:
-        """The law of A x + b, whose coordinates are dependent in general."""
-        return Gaussian(self.loc, cholesky=self.cholesky).affine(matrix, shift)
+    def full(self) -> Gaussian:
+        """The same law as a `Gaussian`: affine maps leave the diagonal family, but not that one."""
+        return Gaussian(self.loc, cholesky=self.cholesky)
 
     @classmethod
     def fit(cls, x: Tensor) -> "DiagonalGaussian":
         """Maximum likelihood: mean and variance of each coordinate, dividing by N."""
-        x = _checked_sample(x)
+        x = checked_sample(x)
         loc = x.double().mean(0)  # (d,)
-        return cls(loc.to(x.dtype), (x - loc).square().mean(0).to(x.dtype))
+        variance = (x - loc).square().mean(0)  # (d,)
+        # Of equal numbers x_i the mean is off by n eps |x_i| at most; a variance below its square is no variance.
+        rounding = len(x) * torch.finfo(torch.float64).eps * loc.abs()
+        if not (variance > rounding.square()).all():
+            raise ValueError("a column of x is constant, so that it has no density; drop it")
+        return cls(loc.to(x.dtype), variance.to(x.dtype))
+
+    def parameters(self) -> Tensor:
+        """theta = (mu, log sigma^2), 2 d numbers, any of R."""
+        return torch.cat([self.loc, self._variance.log()])  # (2 d,)
+
+    def with_parameters(self, theta: Tensor) -> "DiagonalGaussian":
+        """The law of this size with those parameters; differentiable in theta."""
+        theta = checked_parameters(theta, 2 * self.d)
+        return DiagonalGaussian(theta[: self.d], theta[self.d :].exp())
 
     def to(self, *args, **kwargs) -> "DiagonalGaussian":
         """The same law with its parameters on another device or in another dtype, as `Tensor.to`."""
         return DiagonalGaussian(self.loc.to(*args, **kwargs), self._variance.to(*args, **kwargs))
-
-
-# Factors
-
-
-def factor_of_covariance(covariance: Tensor) -> Tensor:
-    """The Cholesky factor L of Sigma = L L^T; a ValueError when Sigma is not symmetric and positive definite.
-
-    L_ii^2 is the variance of x_i given the coordinates before it. Once that falls to d eps of the variance of x_i, it
-    is rounding error, and Sigma cannot be told from a singular matrix (Higham, theorem 10.7).
-    """
-    if not covariance.isfinite().all():
-        raise ValueError("the covariance has entries that are not finite")
-    sigma = covariance.double()  # (d, d)
-    variance = sigma.diagonal()  # (d,)
-    if not (variance > 0).all():
-        raise ValueError("the covariance is not positive definite: a variance is not positive")
-    deviation = variance.sqrt()
-    asymmetry = (sigma - sigma.mT).abs() / deviation / deviation[:, None]
-    if not asymmetry.max() <= torch.finfo(covariance.dtype).eps ** 0.5:  # far more than rounding explains
-        raise ValueError("the covariance is not symmetric")
-    factor, failed_at = torch.linalg.cholesky_ex((sigma + sigma.mT) / 2)
-    if failed_at or not (factor.diagonal().square() > len(sigma) * torch.finfo(sigma.dtype).eps * variance).all():
-        raise ValueError("the covariance is not positive definite, so that there is no density")
-    return factor.to(covariance.dtype)
-
-
-def lower_factor(matrix: Tensor) -> Tensor:
-    """The Cholesky factor of B B^T for B (k, m), without squaring B: if B^T = Q R, then B B^T = R^T R."""
-    b = matrix.double()
-    if b.shape[0] > b.shape[1]:
-        raise ValueError(f"the covariance of {b.shape[0]} combinations of {b.shape[1]} variables is singular")
-    r = torch.linalg.qr(b.mT).R  # (k, k)
-    factor = r.mT * r.diagonal().sign()  # R is unique up to the signs of its rows
-    row_norm = torch.linalg.vector_norm(b.detach(), dim=1)
-    if not (factor.diagonal() > max(b.shape) * torch.finfo(b.dtype).eps * row_norm).all():
-        raise ValueError("the rows are linearly dependent, so that their covariance is singular")
-    return factor.to(matrix.dtype)
-
-
-def split(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
-    """The chosen coordinates, in the order given, and the others, in theirs."""
-    chosen = [int(i) for i in indices]
-    if not chosen or len(chosen) > d or not all(-d <= i < d for i in chosen):
-        raise ValueError(f"{chosen} does not choose some of {d} coordinates")
-    chosen = [i % d for i in chosen]
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"{chosen} repeats a coordinate")
-    return chosen, [i for i in range(d) if i not in chosen]
-
-
-# Arguments
-
-
-def as_floats(*values: Tensor) -> list[Tensor]:
-    """All of them in the one floating dtype that holds them all, so that nothing is rounded down."""
-    tensors = [torch.as_tensor(value) for value in values]
-    dtype = reduce(torch.promote_types, (t.dtype for t in tensors))
-    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
-    return [t.to(dtype) for t in tensors]
-
-
-def _length(mean: Tensor) -> int:
-    if mean.dim() != 1 or len(mean) == 0 or not mean.isfinite().all():
-        raise ValueError(f"the mean should be a finite vector; its shape is {tuple(mean.shape)}")
-    return len(mean)
-
-
-def _checked_factor(factor: Tensor) -> Tensor:
-    if not factor.isfinite().all() or factor.triu(1).any() or not (factor.diagonal() > 0).all():
-        raise ValueError("a Cholesky factor is finite and lower triangular, with a positive diagonal")
-    return factor
-
-
-def _checked_draws(x: Tensor, d: int) -> Tensor:
-    if x.dim() != 2 or x.shape[1] != d:  # a column would broadcast against d coordinates without a word
-        raise ValueError(f"draws should have shape (n, {d}), not {tuple(x.shape)}")
-    return x
-
-
-def _checked_sample(x: Tensor) -> Tensor:
-    (x,) = as_floats(x)
-    if x.dim() != 2 or len(x) == 0 or not x.isfinite().all():
-        raise ValueError(f"a sample to fit is finite and has shape (n, d) with n > 0; this one has {tuple(x.shape)}")
-    return x
-
-
-def _checked_values(values: Tensor, k: int) -> Tensor:
-    values = torch.as_tensor(values)
-    if values.shape != (k,):
-        raise ValueError(f"{k} coordinates are given, but their values have shape {tuple(values.shape)}")
-    return values
-
-
-def _same_size(d: int, other: int) -> None:
-    if d != other:
-        raise ValueError(f"a law on R^{d} has no divergence from one on R^{other}")
-
-
-def _normals(n: int, like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(n, len(like), generator=generator, dtype=like.dtype, device=like.device)  # (n, d)
 
 
 # Ready-made models

@@ -2,42 +2,71 @@ r"""Mixtures of Gaussians: first choose a component, y ~ Cat(pi), then draw x ~ 
 
     p(x) = sum_k pi_k N(x; mu_k, Sigma_k)
 
-Marginals and conditionals of a mixture are mixtures; observing part of x also says which component it came from. There
-is no closed form for the entropy, for a divergence or for the maximum likelihood estimate; the last is found by EM.
+The covariances are `full` (one matrix for each component), `tied` (one matrix for all of them), `diagonal` or
+`spherical` (sigma_k^2 I). Marginals and conditionals of a mixture are mixtures of the same kind; observing part of x
+also says which component it came from. There is no closed form for the entropy, for a divergence or for the maximum
+likelihood estimate; the last is found by EM.
 
 Sources: Bishop, Pattern Recognition and Machine Learning (2006), chapter 9;
 Dempster, Laird & Rubin (1977), www.jstor.org/stable/2984875; McLachlan & Peel, Finite Mixture Models (2000).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
 
 from reference_impls.discrete import Categorical
-from reference_impls.gaussian import Gaussian, as_floats, lower_factor
+from reference_impls.gaussian import DiagonalGaussian, Gaussian
+from reference_impls.gaussian_factors import as_floats, lower_factor
+
+KINDS = ("full", "tied", "diagonal", "spherical")
+CHUNK = 2**18
+"""Numbers that a temporary of `log_prob` may hold: they fit in a cache."""
 
 
 class GaussianMixture:
-    """sum_k pi_k N(mu_k, Sigma_k), from the weights pi (k,) and k components on the same R^d."""
+    """sum_k pi_k N(mu_k, Sigma_k), from the weights pi (k,) and k components on the same R^d.
 
-    def __init__(self, weights: Tensor, components: Sequence[Gaussian]):
+    The components are `Gaussian`s of a full or tied mixture, `DiagonalGaussian`s of a diagonal or spherical one. A
+    mixture that was fitted keeps the log-likelihood of its training draws after each step in `history`.
+    """
+
+    number = "M11"
+    family = "Gaussian mixture"
+
+    def __init__(
+        self,
+        weights: Tensor,
+        components: Sequence[Gaussian | DiagonalGaussian],
+        kind: str | None = None,
+        *,
+        history: Tensor | None = None,
+    ):
         self.choice = Categorical(weights)
         self.components = tuple(components)
         if len(self.components) != self.choice.states:
             raise ValueError(f"{self.choice.states} weights for {len(self.components)} components")
-        if len({(c.d, c.loc.dtype, c.loc.device) for c in self.components}) != 1:
-            raise ValueError("the components differ in dimension, dtype or device")
+        if len({(c.d, c.loc.dtype, c.loc.device, type(c)) for c in self.components}) != 1:
+            raise ValueError("the components differ in dimension, dtype, device or class")
+        self.kind = _checked_kind(kind, self.components)
         self.d = self.components[0].d
         self.weights = self.choice.probs.to(self.components[0].loc)  # (k,)
+        self.history = history  # (steps + 1,)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.log_joint(x).logsumexp(-1)  # (n,)
+        """Some rows at a time, so that the memory for it does not grow with n k d, nor with n k."""
+        return in_chunks(lambda rows: self.log_joint(rows).logsumexp(-1), x, len(self.components) + self.d)  # (n,)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(x, y = k) = log pi_k + log N(x; mu_k, Sigma_k); its softmax over k is p(y = k | x)."""
-        log_prob = torch.stack([component.log_prob(x) for component in self.components], dim=-1)  # (n, k)
-        return self.weights.to(log_prob.dtype).log() + log_prob
+        # A component is a row in memory, so that sums over them, and over draws, read numbers in a line.
+        log_prob = torch.stack([component.log_prob(x) for component in self.components]).mT  # (n, k)
+        return log_prob + self.weights.to(log_prob.dtype).log()
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """p(y = k | x), the share of component k in a draw at x."""
+        return self.log_joint(x).softmax(-1)  # (n, k)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         y = self.choice.sample(n, generator=generator)  # (n,)
@@ -61,34 +90,74 @@ class GaussianMixture:
         return within + self.weights @ (self._means() - self.mean()).square()  # (d,)
 
     def marginal(self, indices: Sequence[int]) -> "GaussianMixture":
-        return GaussianMixture(self.weights, [c.marginal(indices) for c in self.components])
+        return GaussianMixture(self.weights, [c.marginal(indices) for c in self.components], self.kind)
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "GaussianMixture":
         """p(x_b | x_a): component k stays N(x_b | x_a) of component k, its weight becomes p(y = k | x_a)."""
         conditionals = [c.conditional(indices, values) for c in self.components]
         observed = torch.as_tensor(values).to(self.weights)[None]  # (1, len(a))
-        return GaussianMixture(self.marginal(indices).log_joint(observed)[0].softmax(-1), conditionals)
+        return GaussianMixture(self.marginal(indices).posterior(observed)[0], conditionals, self.kind)
+
+    def parameters(self) -> Tensor:
+        """The free parameters, without constraints: log(pi_k / pi_K) for k < K, the means, then the scales.
+
+        The scale of a full or tied covariance is its Cholesky factor, row by row, with the logarithms of its diagonal;
+        that of a diagonal or spherical one is log sigma.
+        """
+        logits = (self.weights / self.weights[-1]).log()[:-1]  # (k - 1,)
+        return torch.cat([logits, self._means().flatten(), *(_scale_of(c, self.kind) for c in self._scales())])
+
+    def with_parameters(self, theta: Tensor) -> "GaussianMixture":
+        """The mixture of this kind and size that has these parameters; differentiable in theta (parameters,)."""
+        K, d = len(self.components), self.d
+        wanted = len(self.parameters())
+        if theta.shape != (wanted,):
+            raise ValueError(f"theta should have shape ({wanted},), not {tuple(theta.shape)}")
+        logits, means, scales = theta.split([K - 1, K * d, wanted - K + 1 - K * d])
+        weights = torch.cat([logits, logits.new_zeros(1)]).softmax(0)
+        scales = scales.reshape(len(self._scales()), -1).expand(K, -1)  # a tied one serves all components
+        parts = [_component(mean, scale, self.kind) for mean, scale in zip(means.reshape(K, d), scales, strict=True)]
+        return GaussianMixture(weights, parts, self.kind)
 
     def fit(self, x: Tensor, *, generator: Generator | None = None, restarts: int = 8, **stopping) -> "GaussianMixture":
-        """A local maximum of the likelihood with as many components as this mixture.
+        """A local maximum of the likelihood, with the kind and the number of components of this mixture.
 
-        Given a generator, EM starts from the best of some short runs, each seeded by k-means++ (Biernacki, Celeux &
-        Govaert 2003, doi.org/10.1016/S0167-9473(02)00163-9). Without, it starts here, and so ends no lower than here
-        (unless a component lies below the floor, which the first step lifts).
+        Without a generator EM starts here, and so ends no lower than here (unless a component lies below the floor,
+        which the first step lifts). With one it is `fit_mixture`, which starts from the draws alone.
         """
-        start = self
-        if generator is not None:
-            seeds = [kmeans_plus_plus(x, len(self.components), generator=generator) for _ in range(restarts)]
-            short = {**stopping, "iterations": 20}
-            start, _ = max((expectation_maximisation(seed, x, **short) for seed in seeds), key=lambda run: run[1][-1])
-        return expectation_maximisation(start, x, **stopping)[0]
+        if generator is None:
+            return expectation_maximisation(self, x, **stopping)[0]
+        return fit_mixture(x, len(self.components), kind=self.kind, generator=generator, restarts=restarts, **stopping)
 
     def to(self, *args, **kwargs) -> "GaussianMixture":
         """The same law with its parameters on another device or in another dtype, as `Tensor.to`."""
-        return GaussianMixture(self.choice.to(*args, **kwargs).probs, [c.to(*args, **kwargs) for c in self.components])
+        weights = self.choice.to(*args, **kwargs).probs
+        return GaussianMixture(
+            weights, [c.to(*args, **kwargs) for c in self.components], self.kind, history=self.history
+        )
 
     def _means(self) -> Tensor:
         return torch.stack([c.mean() for c in self.components])  # (k, d)
+
+    def _scales(self) -> tuple[Gaussian | DiagonalGaussian, ...]:
+        """The components whose scales are free: one of them when the covariances are tied."""
+        return self.components[:1] if self.kind == "tied" else self.components
+
+
+# Estimation
+
+
+def fit_mixture(
+    x: Tensor, k: int, *, generator: Generator, kind: str = "full", restarts: int = 8, **stopping
+) -> GaussianMixture:
+    """A good local maximum of the likelihood with k components: EM from the best of some short runs.
+
+    Each short run is seeded by k-means++ (Biernacki, Celeux & Govaert 2003, doi.org/10.1016/S0167-9473(02)00163-9).
+    """
+    seeds = [kmeans_plus_plus(x, k, kind=kind, generator=generator) for _ in range(restarts)]
+    short = {**stopping, "iterations": 20}
+    start, _ = max((expectation_maximisation(seed, x, **short) for seed in seeds), key=lambda run: run[1][-1])
+    return expectation_maximisation(start, x, **stopping)[0]
 
 
 def expectation_maximisation(
@@ -101,51 +170,83 @@ def expectation_maximisation(
     The likelihood is unbounded, as a component may shrink onto a single draw. So the maximum is taken over mixtures
     with Sigma_k >= floor S, S the covariance of all draws: by default no component is narrower, in any direction, than
     a hundredth of the data. Under that bound EM still never loses likelihood (see `_m_step`), and unlike a multiple of
-    the identity it means the same after any change of units. (Hathaway 1985, doi.org/10.1214/aos/1176349557)
+    the identity it means the same after any change of units. (Hathaway 1985, doi.org/10.1214/aos/1176349557.) For a
+    diagonal mixture S is the diagonal of that covariance, for a spherical one the mean of its diagonal times I.
 
-    Steps are taken in float64 on whitened draws; the mixture returned has the dtype of x.
+    Steps are taken in float64 on draws whitened by S; the mixture returned has the dtype of x.
     """
     (x,) = as_floats(x)
-    whole = Gaussian.fit(x).to(torch.float64)
+    if not floor > 0:
+        raise ValueError(f"the variance floor is {floor}; without a positive one the likelihood has no maximum")
+    whole = _whole(x, start.kind)
     identity = torch.eye(whole.d).to(whole.loc)
     to_white = torch.linalg.solve_triangular(whole.cholesky, identity, upper=False)  # (d, d)
     z = whole.whiten(x)  # (n, d)
     log_jacobian = -whole.cholesky.diagonal().log().sum()  # log |det dz/dx|
     mixture = _map(start.to(x.device, torch.float64), to_white, -to_white @ whole.loc)
-    log_joint = mixture.log_joint(z)  # (n, k)
-    history = [(log_joint.logsumexp(-1) + log_jacobian).sum()]
+    log_prob, responsibility = _e_step(mixture, z)
+    history = [(log_prob + log_jacobian).sum()]
     for _ in range(iterations):
-        mixture = _m_step(z, log_joint.softmax(-1), floor)
-        log_joint = mixture.log_joint(z)
-        history.append((log_joint.logsumexp(-1) + log_jacobian).sum())
+        mixture = _m_step(z, responsibility, floor, start.kind)
+        log_prob, responsibility = _e_step(mixture, z)
+        history.append((log_prob + log_jacobian).sum())
         if history[-1] - history[-2] < tolerance * len(z):
             break
-    return _map(mixture, whole.cholesky, whole.loc).to(x.dtype), torch.stack(history)
+    fitted, steps = _map(mixture, whole.cholesky, whole.loc).to(x.dtype), torch.stack(history)
+    return GaussianMixture(fitted.weights, fitted.components, fitted.kind, history=steps), steps
 
 
-def _m_step(z: Tensor, responsibility: Tensor, floor: float) -> GaussianMixture:
+def _e_step(mixture: GaussianMixture, z: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(z) and p(y | z)."""
+    log_joint = mixture.log_joint(z)  # (n, k)
+    log_prob = log_joint.logsumexp(-1)  # (n,)
+    return log_prob, (log_joint - log_prob[:, None]).exp()  # (n,), (n, k)
+
+
+def _m_step(z: Tensor, responsibility: Tensor, floor: float, kind: str) -> GaussianMixture:
     """Weighted maximum likelihood under Sigma_k >= floor I.
 
     For one Gaussian that is -1/2 [log det Sigma + tr(Sigma^-1 S)] with S the weighted covariance; the maximiser keeps
-    the eigenvectors of S and lifts its eigenvalues to the floor.
+    the eigenvectors of S and lifts its eigenvalues to the floor. A tied Sigma sees the average of the S_k, a diagonal
+    one the diagonal of S_k, and a spherical one the mean of that diagonal; each is lifted to the floor likewise.
     """
-    components = []
+    means, scatters = [], []
     for r in responsibility.mT:  # (n,)
         share = r / r.sum().clamp_min(torch.finfo(r.dtype).tiny)
-        mean = share @ z  # (d,)
-        offset = z - mean  # (n, d)
-        eigenvalues, axes = torch.linalg.eigh((share[:, None] * offset).mT @ offset)  # (d,), (d, d)
-        components.append(Gaussian(mean, cholesky=lower_factor(axes * eigenvalues.clamp_min(floor).sqrt())))
-    return GaussianMixture(responsibility.mean(0), components)
+        means.append(share @ z)  # (d,)
+        offset = z - means[-1]  # (n, d)
+        if kind in ("full", "tied"):
+            scatters.append((share[:, None] * offset).mT @ offset)  # (d, d)
+        else:
+            scatters.append(share @ offset.square())  # (d,)
+    weights = responsibility.mean(0)  # (k,)
+    if kind == "tied":
+        factor = _lifted(torch.tensordot(weights, torch.stack(scatters), 1), floor)
+        components = [Gaussian(mean, cholesky=factor) for mean in means]
+    elif kind == "full":
+        components = [Gaussian(m, cholesky=_lifted(s, floor)) for m, s in zip(means, scatters, strict=True)]
+    else:
+        if kind == "spherical":
+            scatters = [s.mean().expand_as(s) for s in scatters]
+        components = [DiagonalGaussian(m, s.clamp_min(floor)) for m, s in zip(means, scatters, strict=True)]
+    return GaussianMixture(weights, components, kind)
 
 
-def kmeans_plus_plus(x: Tensor, k: int, *, generator: Generator) -> GaussianMixture:
+def _lifted(scatter: Tensor, floor: float) -> Tensor:
+    """The Cholesky factor of S with its eigenvalues lifted to the floor."""
+    eigenvalues, axes = torch.linalg.eigh(scatter)  # (d,), (d, d)
+    return lower_factor(axes * eigenvalues.clamp_min(floor).sqrt())  # (d, d)
+
+
+def kmeans_plus_plus(x: Tensor, k: int, *, generator: Generator, kind: str = "full") -> GaussianMixture:
     """Equal round components around k draws, each drawn in proportion to its squared distance from those before it.
 
     Distances are those of whitened draws, hence the same in any units. (Arthur & Vassilvitskii 2007,
     theory.stanford.edu/~sergei/papers/kMeansPP-soda.pdf)
     """
-    whole = Gaussian.fit(x).to(torch.float64)
+    if k < 1 or kind not in KINDS:
+        raise ValueError(f"k = {k} components of kind {kind!r}; k should be positive, kind one of {', '.join(KINDS)}")
+    whole = _whole(x, kind)
     z = whole.whiten(x)  # (n, d)
     weight = z.new_ones(len(z))  # the first is any draw
     nearest = z.new_full((len(z),), torch.inf)  # squared distance to the nearest centre
@@ -155,15 +256,75 @@ def kmeans_plus_plus(x: Tensor, k: int, *, generator: Generator) -> GaussianMixt
             raise ValueError(f"there are fewer than {k} different draws")
         centres.append(z[Categorical(weight / weight.sum()).sample(1, generator=generator)[0]])
         nearest = weight = torch.minimum(nearest, (z - centres[-1]).square().sum(-1))
-    deviation = (nearest.mean() / whole.d).sqrt().clamp_min(torch.finfo(z.dtype).eps ** 0.5)
-    factor = deviation * torch.eye(whole.d).to(z)
-    seeds = GaussianMixture(z.new_full((k,), 1 / k), [Gaussian(centre, cholesky=factor) for centre in centres])
-    return _map(seeds, whole.cholesky, whole.loc)
+    variance = (nearest.mean() / whole.d).clamp_min(torch.finfo(z.dtype).eps).expand(whole.d)  # (d,)
+    components = [DiagonalGaussian(centre, variance) for centre in centres]
+    if kind in ("full", "tied"):
+        components = [Gaussian(centre, cholesky=variance.sqrt().diag()) for centre in centres]
+    return _map(GaussianMixture(z.new_full((k,), 1 / k), components, kind), whole.cholesky, whole.loc)
+
+
+def _whole(x: Tensor, kind: str) -> Gaussian | DiagonalGaussian:
+    """The one Gaussian of that kind that fits all draws, in float64."""
+    (x,) = as_floats(x)
+    if kind in ("full", "tied"):
+        return Gaussian.fit(x).to(torch.float64)
+    whole = DiagonalGaussian.fit(x.double())
+    if kind == "diagonal":
+        return whole
+    return DiagonalGaussian(whole.mean(), whole.variance().mean().expand(whole.d))
 
 
 def _map(mixture: GaussianMixture, matrix: Tensor, shift: Tensor) -> GaussianMixture:
-    """The law of A x + b."""
-    return GaussianMixture(mixture.weights, [c.affine(matrix, shift) for c in mixture.components])
+    """The law of A x + b; A is diagonal where the covariances are."""
+    if mixture.kind in ("full", "tied"):
+        parts = [c.affine(matrix, shift) for c in mixture.components]
+    else:
+        a = matrix.diagonal()  # (d,)
+        parts = [DiagonalGaussian(a * c.mean() + shift, a.square() * c.variance()) for c in mixture.components]
+    return GaussianMixture(mixture.weights, parts, mixture.kind)
+
+
+# Helpers
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
+    """function(x), a row at a time or many, where each row needs a temporary of `width` numbers."""
+    rows = max(1, CHUNK // width)
+    if x.dim() == 0 or len(x) <= rows:
+        return function(x)
+    return torch.cat([function(part) for part in x.split(rows)])
+
+
+def _scale_of(component: Gaussian | DiagonalGaussian, kind: str) -> Tensor:
+    if kind in ("full", "tied"):
+        factor = component.cholesky
+        lower = torch.ones_like(factor, dtype=torch.bool).tril()
+        return (factor.tril(-1) + factor.diagonal().log().diag())[lower]  # (d (d + 1) / 2,)
+    log_sigma = component.variance().log() / 2  # (d,)
+    return log_sigma[:1] if kind == "spherical" else log_sigma
+
+
+def _component(mean: Tensor, scale: Tensor, kind: str) -> Gaussian | DiagonalGaussian:
+    d = len(mean)
+    if kind not in ("full", "tied"):
+        return DiagonalGaussian(mean, (2 * scale).exp().expand(d))
+    at = torch.ones(d, d, dtype=torch.bool, device=scale.device).tril()
+    packed = scale.new_zeros(d, d).masked_scatter(at, scale)
+    return Gaussian(mean, cholesky=packed.tril(-1) + packed.diagonal().exp().diag())
+
+
+def _checked_kind(kind: str | None, components: Sequence[Gaussian | DiagonalGaussian]) -> str:
+    diagonal = isinstance(components[0], DiagonalGaussian)
+    kind = kind or ("diagonal" if diagonal else "full")
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it should be one of {', '.join(KINDS)}")
+    if diagonal != (kind in ("diagonal", "spherical")):
+        raise ValueError(f"components of a {kind} mixture cannot be {type(components[0]).__name__}s")
+    if kind == "tied" and not all(torch.equal(c.cholesky, components[0].cholesky) for c in components):
+        raise ValueError("the components of a tied mixture should have the same covariance; kind='full' allows others")
+    if kind == "spherical" and not all((c.variance() == c.variance()[0]).all() for c in components):
+        raise ValueError("a spherical component should have one variance; kind='diagonal' allows one a coordinate")
+    return kind
 
 
 # Ready-made models
@@ -183,8 +344,28 @@ def old_faithful_like(*, dtype: torch.dtype | None = None, device: torch.device 
     return _mixture([0.356, 0.644], means, covariances, dtype, device)
 
 
-def _mixture(weights: list, means: list, covariances: list, dtype, device) -> GaussianMixture:
+def tied_modes(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> GaussianMixture:
+    """Two tilted modes of the same shape, of weights 0.6 and 0.4."""
+    shape = [[1.0, 0.6], [0.6, 0.8]]
+    return _mixture([0.6, 0.4], [[-2.0, 1.0], [2.0, 0.0]], [shape, shape], dtype, device, "tied")
+
+
+def diagonal_modes(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> GaussianMixture:
+    """Two modes in space, a flat one and a narrow one, whose coordinates are independent within each."""
+    return _mixture(
+        [0.7, 0.3], [[0.0, 0.0, 0.0], [2.0, -2.0, 1.0]], [[4.0, 4.0, 0.25], [0.1, 0.2, 0.4]], dtype, device, "diagonal"
+    )
+
+
+def round_modes(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> GaussianMixture:
+    """A round mode within a wider one around the same point, and a third aside."""
+    means, variances = [[0.0, 0.0], [0.0, 0.0], [4.0, 1.0]], [[0.1, 0.1], [4.0, 4.0], [0.5, 0.5]]
+    return _mixture([0.3, 0.4, 0.3], means, variances, dtype, device, "spherical")
+
+
+def _mixture(weights: list, means: list, scales: list, dtype, device, kind: str = "full") -> GaussianMixture:
     placing = device or torch.get_default_device(), dtype or torch.get_default_dtype()
-    weights, means, covariances = (torch.tensor(t, dtype=torch.float64) for t in (weights, means, covariances))
-    components = [Gaussian(mean, covariance) for mean, covariance in zip(means, covariances, strict=True)]
-    return GaussianMixture(weights, components).to(*placing)
+    weights, means, scales = (torch.tensor(t, dtype=torch.float64) for t in (weights, means, scales))
+    family = Gaussian if kind in ("full", "tied") else DiagonalGaussian
+    components = [family(mean, scale) for mean, scale in zip(means, scales, strict=True)]
+    return GaussianMixture(weights, components, kind).to(*placing)

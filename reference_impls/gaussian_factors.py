@@ -1,0 +1,145 @@
+"""Triangular factors of covariances, and the arguments that every Gaussian checks: shared by `gaussian*.py`.
+
+Factors are computed in float64, whatever the dtype of what is factored, and rounded once at the end.
+
+Source: Higham, Accuracy and Stability of Numerical Algorithms (2nd ed., 2002), chapters 10 and 19.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Generator, Tensor
+
+# Factors
+
+
+def factor_of_covariance(covariance: Tensor, name: str = "covariance") -> Tensor:
+    """The Cholesky factor L of Sigma = L L^T; a ValueError when Sigma is not symmetric and positive definite.
+
+    L_ii^2 is the variance of x_i given the coordinates before it. Once that falls to d eps of the variance of x_i, it
+    is rounding error, and Sigma cannot be told from a singular matrix (Higham, theorem 10.7).
+    """
+    if not covariance.isfinite().all():
+        raise ValueError(f"the {name} has entries that are not finite")
+    sigma = covariance.double()  # (d, d)
+    variance = sigma.diagonal()  # (d,)
+    if not (variance > 0).all():
+        raise ValueError(f"the {name} is not positive definite: an entry of its diagonal is not positive")
+    deviation = variance.sqrt()
+    asymmetry = (sigma - sigma.mT).abs() / deviation / deviation[:, None]
+    if not asymmetry.max() <= torch.finfo(covariance.dtype).eps ** 0.5:  # far more than rounding explains
+        raise ValueError(f"the {name} is not symmetric")
+    factor, failed_at = torch.linalg.cholesky_ex((sigma + sigma.mT) / 2)
+    if failed_at or not (factor.diagonal().square() > len(sigma) * torch.finfo(sigma.dtype).eps * variance).all():
+        raise ValueError(f"the {name} is not positive definite, so that there is no density")
+    return factor.to(covariance.dtype)
+
+
+def lower_factor(matrix: Tensor) -> Tensor:
+    """The Cholesky factor of B B^T for B (k, m), without squaring B: if B^T = Q R, then B B^T = R^T R."""
+    b = matrix.double()
+    if b.shape[0] > b.shape[1]:
+        raise ValueError(f"the covariance of {b.shape[0]} combinations of {b.shape[1]} variables is singular")
+    r = torch.linalg.qr(b.mT).R  # (k, k)
+    factor = r.mT * r.diagonal().sign()  # R is unique up to the signs of its rows
+    row_norm = torch.linalg.vector_norm(b.detach(), dim=1)
+    if not (factor.diagonal() > max(b.shape) * torch.finfo(b.dtype).eps * row_norm).all():
+        raise ValueError("the rows are linearly dependent, so that their covariance is singular")
+    return factor.to(matrix.dtype)
+
+
+def inverse_factor(factor: Tensor) -> Tensor:
+    r"""W = L^-1, computed in float64 from its rows: w_i L = e_i, each by back substitution.
+
+    Whitening by W then loses no more digits than solving L z = x - mu for each x. By rows, the computed W has a small
+    *left* residual, |W L - I| <= d eps |W| |L| (Higham 2002, section 14.2), and W (x - mu) = W L z, so that z is off by
+    at most (d + 2) eps |L^-1| |L| |z|, the bound of forward substitution. By columns, |L W - I| would be small instead,
+    which says nothing about W L z. A product is also several times as fast as n substitutions.
+    """
+    double = factor.double()
+    identity = torch.eye(len(double), dtype=double.dtype, device=double.device)
+    return torch.linalg.solve_triangular(double, identity, upper=False, left=False).to(factor.dtype)  # (d, d)
+
+
+def split(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
+    """The chosen coordinates, in the order given, and the others, in theirs."""
+    chosen = [int(i) for i in indices]
+    if not chosen or len(chosen) > d or not all(-d <= i < d for i in chosen):
+        raise ValueError(f"{chosen} does not choose some of {d} coordinates")
+    chosen = [i % d for i in chosen]
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"{chosen} repeats a coordinate")
+    return chosen, [i for i in range(d) if i not in chosen]
+
+
+def split_pair(a: Sequence[int], b: Sequence[int], d: int) -> tuple[list[int], list[int]]:
+    """Two blocks of coordinates that have none in common."""
+    (a, _), (b, _) = split(a, d), split(b, d)
+    if set(a) & set(b):
+        raise ValueError(f"the blocks a = {a} and b = {b} share coordinates; choose disjoint ones")
+    return a, b
+
+
+# Arguments
+
+
+def as_floats(*values: Tensor) -> list[Tensor]:
+    """All of them in the one floating dtype that holds them all, so that nothing is rounded down."""
+    tensors = [torch.as_tensor(value) for value in values]
+    dtype = reduce(torch.promote_types, (t.dtype for t in tensors))
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    return [t.to(dtype) for t in tensors]
+
+
+def length(mean: Tensor) -> int:
+    if mean.dim() != 1 or len(mean) == 0 or not mean.isfinite().all():
+        raise ValueError(f"the mean should be a finite vector; its shape is {tuple(mean.shape)}")
+    return len(mean)
+
+
+def checked_factor(factor: Tensor) -> Tensor:
+    if not factor.isfinite().all() or factor.triu(1).any() or not (factor.diagonal() > 0).all():
+        raise ValueError("a Cholesky factor is finite and lower triangular, with a positive diagonal")
+    return factor
+
+
+def checked_draws(x: Tensor, d: int) -> Tensor:
+    if x.dim() != 2 or x.shape[1] != d:  # a column would broadcast against d coordinates without a word
+        raise ValueError(f"draws should have shape (n, {d}), not {tuple(x.shape)}")
+    return x
+
+
+def checked_sample(x: Tensor) -> Tensor:
+    """Draws to fit: finite, floating, (n, d) with n > 0."""
+    (x,) = as_floats(x)
+    if x.dim() != 2 or len(x) == 0 or x.shape[1] == 0:
+        raise ValueError(f"a sample x to fit has shape (n, d) with n > 0 and d > 0; this one has {tuple(x.shape)}")
+    if x.isnan().any():
+        raise ValueError("the sample x has NaN; where they stand for missing values, use gaussian_missing.fit_observed")
+    if not x.isfinite().all():
+        raise ValueError("the sample x to fit should be finite; drop the rows that are not")
+    return x
+
+
+def checked_values(values: Tensor, k: int) -> Tensor:
+    values = torch.as_tensor(values)
+    if values.shape != (k,):
+        raise ValueError(f"{k} coordinates are given, but their values have shape {tuple(values.shape)}")
+    return values
+
+
+def checked_parameters(theta: Tensor, k: int) -> Tensor:
+    (theta,) = as_floats(theta)
+    if theta.shape != (k,):
+        raise ValueError(f"theta should hold {k} parameters, shape ({k},), not {tuple(theta.shape)}")
+    return theta
+
+
+def same_size(d: int, other: int) -> None:
+    if d != other:
+        raise ValueError(f"a law on R^{d} has no divergence from one on R^{other}")
+
+
+def normals(n: int, like: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(n, len(like), generator=generator, dtype=like.dtype, device=like.device)  # (n, d)
