@@ -149,6 +149,71 @@ class HasMutualInformation(Protocol):
         """E[log p(x_a, x_b) - log p(x_a) - log p(x_b)] in nats, a scalar, for two lists without a common coordinate."""
 
 
+@runtime_checkable
+class HasEnergy(Protocol):
+    """A log-density up to its sign and a constant: p(x) = exp(-E(x)) / Z, where Z need not be known."""
+
+    def energy(self, x: Shaped[Tensor, " n *event"]) -> Float[Tensor, " n"]:
+        """E(x), a tensor [n] for x of shape [n, *event]; +inf outside the support, unless `support` is declared.
+
+        Of discrete events it may be any number at values that no coordinate of a draw ever takes.
+        """
+
+
+@runtime_checkable
+class HasLogPartition(Protocol):
+    """The constant that an energy leaves open."""
+
+    def log_partition(self) -> Float[Tensor, ""]:
+        """log Z = log int exp(-E(x)) dx, a scalar; the sum over all states where events are discrete."""
+
+
+@runtime_checkable
+class HasScore(Protocol):
+    """The gradient of the log-density with respect to the event, in which no normalising constant occurs."""
+
+    def score(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """grad log p(x) = -grad E(x), of the shape of x; for a density without jumps."""
+
+
+@runtime_checkable
+class ConditionalDensity(Protocol):
+    """A `log_prob` that names a parameter `given`: the law of an event for each value of something else."""
+
+    def log_prob_given(self, x: Shaped[Tensor, " n *event"], *, given: Shaped[Tensor, " n *given"]) -> Float[Tensor, " n"]:
+        """log p(x | given), a tensor [n], row by row. A model writes it as `log_prob(x, *, given)`."""
+
+
+@runtime_checkable
+class ConditionalSampler(Protocol):
+    """A `sample` that names a parameter `given`."""
+
+    def sample_given(
+        self, n: int, *, given: Shaped[Tensor, " n *given"], generator: torch.Generator
+    ) -> Shaped[Tensor, " n *event"]:
+        """One draw for each of the n rows of `given`. A model writes it as `sample(n, *, given, generator)`."""
+
+
+@runtime_checkable
+class HasClassPrior(Protocol):
+    """How probable the classes are before anything was seen."""
+
+    def class_prior(self) -> Float[Tensor, " classes"]:
+        """p(y) for y = 0, 1, ..., a tensor [classes]. With it, labels are what is `given`, as integers [n]."""
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """A classifier: the law of the label when x is known."""
+
+    def posterior(self, x: Shaped[Tensor, " n *event"]) -> Float[Tensor, "n classes"]:
+        """p(y | x) for y = 0, 1, ..., a tensor [n, classes].
+
+        A model of the label alone has no law of x. It says in `given_shape` of what shape an x is, labels are its
+        events, `log_prob(y, *, given=x)` and `sample(n, *, given=x, generator)`, and it is asked at normal x.
+        """
+
+
 PROTOCOLS: tuple[type, ...] = (
     Sampler,
     Density,
@@ -166,6 +231,13 @@ PROTOCOLS: tuple[type, ...] = (
     HasMarginal,
     HasConditional,
     HasMutualInformation,
+    HasEnergy,
+    HasLogPartition,
+    HasScore,
+    ConditionalDensity,
+    ConditionalSampler,
+    HasClassPrior,
+    HasPosterior,
 )
 
 
@@ -178,12 +250,20 @@ CAPABILITIES: dict[str, Callable[..., Any]] = dict(_method(protocol) for protoco
 """Capability name to the Protocol's method, whose signature and docstring are the promise."""
 
 
+def written(name: str) -> str:
+    """The name of the method that has the capability: `log_prob` for `log_prob_given`, else the capability's own.
+
+    One method may so have two capabilities: `log_prob(x, given=None)` is a density, and a conditional one.
+    """
+    return name.removesuffix("_given")
+
+
 def capabilities_of(thing: object) -> dict[str, Callable[..., Any]]:
     """The contract's methods that `thing` has, by name and by signature."""
     return {
         name: method
         for name, promise in CAPABILITIES.items()
-        if callable(method := attribute(thing, name)) and _callable_as(method, promise)
+        if callable(method := _candidate(thing, name)) and _callable_as(method, promise)
     }
 
 
@@ -191,10 +271,10 @@ def unfit_of(thing: object) -> dict[str, str]:
     """Names of the contract that `thing` has, but not as the contract's method: name to the reason."""
     reasons = {}
     for name, promise in CAPABILITIES.items():
-        value = attribute(thing, name)
-        wanted = f"{name}({', '.join(_asked(promise))})"
+        value = _candidate(thing, name)
+        wanted = f"{written(name)}({', '.join(_asked(promise))})"
         if callable(value) and not _callable_as(value, promise):
-            reasons[name] = f"{name}{inspect.signature(value)} cannot be called as {wanted}"
+            reasons[name] = f"{written(name)}{inspect.signature(value)} cannot be called as {wanted}"
         elif value is not None and not callable(value):
             reasons[name] = f"{name} is a {type(value).__name__}, not a method that can be called as {wanted}"
     return reasons
@@ -206,6 +286,21 @@ def attribute(thing: object, name: str) -> Any:
         return getattr(thing, name, None)
     except Exception as error:
         return _raising(error)
+
+
+def _candidate(thing: object, name: str) -> Any:
+    """The attribute that may be the capability; one that is conditional must name its parameter `given`."""
+    value = attribute(thing, written(name))
+    if written(name) == name:
+        return value
+    return value if callable(value) and _names_given(getattr(value, "__func__", value)) else None
+
+
+def _names_given(method: Callable[..., Any]) -> bool:
+    try:
+        return "given" in inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _raising(error: Exception) -> Callable[..., Any]:

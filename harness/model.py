@@ -21,7 +21,8 @@ class Model:
     `target` is the object behind it; a capability that takes a second model (`kl`) hands that one's target to the
     foreign method. `support` and `event_shape` are None where nobody declared them; `support.check` of events
     [n, *event] is [n]. `cast(dtype)` rebuilds the model in another floating dtype, None where there is only one.
-    `sibling()` builds another model of the same kind, with other parameters. `unfit` says of methods that have a name
+    `sibling()` builds another model of the same kind, with other parameters. `given_shape` is the shape of what a model
+    that only has laws given something is asked at. `unfit` says of methods that have a name
     of the contract, and are no capability, why not.
     """
 
@@ -33,6 +34,7 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     cast: Callable[[torch.dtype], Model] | None = None
     sibling: Callable[[], Model] | None = None
+    given_shape: tuple[int, ...] | None = None
     unfit: Mapping[str, str] = field(default_factory=dict)
 
     def can(self, *capabilities: str) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import signal
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import active_children, get_context
@@ -67,7 +69,7 @@ class Case:
     scale: float
     effort: str
     alpha: float = FALSE_ALARM_BUDGET
-    erratum: str = ""
+    erratum: str = ""  # that a mutant implements, and that a near miss looks like
     law: str = ""  # the check that a mutant or a near miss is made for
 
 
@@ -97,7 +99,7 @@ def _cases() -> Iterator[Case]:
     for mutant in MUTANTS:
         yield Case("mutant", mutant.name, "", 0, 0.0, "standard", erratum=mutant.erratum, law=mutant.check)
     for near in NEAR_MISSES:
-        yield Case("near miss", near.name, "", 0, 0.0, "standard", law=near.check)
+        yield Case("near miss", near.name, "", 0, 0.0, "standard", erratum=near.erratum, law=near.check)
     for name in CORRECT:
         for effort, alpha in (("quick", FALSE_ALARM_BUDGET), ("quick", CALIBRATION_BUDGET)):
             yield Case("correct", "none", name, 0, 0.0, effort, alpha)
@@ -207,14 +209,15 @@ def _matches(case: Case, word: str) -> bool:
 
 
 def _words(case: Case) -> set[str]:
-    """Group, mutant, model, check, effort and budget; dimension and scale of planted bugs."""
-    own = {case.group, case.mutant, case.model, case.law, case.effort, f"alpha={case.alpha:g}"}
+    """Group, mutant, model, check, erratum, effort and budget; dimension and scale of planted bugs."""
+    own = {case.group, case.mutant, case.model, case.law, case.erratum, case.effort, f"alpha={case.alpha:g}"}
     return own | {f"d={case.dimension}", f"scale={case.scale:g}"} if case.dimension else own
 
 
 def _names(everything: Sequence[Case]) -> str:
     listed = [name for case in everything for name in (case.group, case.mutant)]
-    return ", ".join(dict.fromkeys([*listed, *EFFORTS, *(f"d={d}" for d in DIMENSIONS)]))
+    errata = sorted({case.erratum for case in everything if case.erratum})
+    return ", ".join(dict.fromkeys([*listed, *errata, *EFFORTS, *(f"d={d}" for d in DIMENSIONS)]))
 
 
 def seeds_for(case: Case, seeds: int) -> int:
@@ -280,7 +283,7 @@ def run_selftest(
     json_path: Path | None = None,
     merge: bool = False,
 ) -> int:
-    """The command: a line a row on the terminal, rows as JSON; exit status 1 when a promise is broken.
+    """The command: a line a row on the terminal, rows as JSON; exit status 1 when a promise, or a worker, is broken.
 
     With `merge`, the rows replace those of the same cases in the file, which keeps its others. Raises ValueError for a
     name that selects nothing, InterruptedRunError, with what was kept, at Ctrl-C.
@@ -300,13 +303,25 @@ def run_selftest(
     try:
         measure(only, 100 if seeds is None else seeds, workers, keep)
     except KeyboardInterrupt:
-        kept = "without --json nothing is kept" if json_path is None else f"what was measured is in {json_path}"
-        raise InterruptedRunError(f"interrupted after {len(rows)} of {len(chosen)} rows; {kept}") from None
+        raise InterruptedRunError(f"interrupted after {_kept(rows, chosen, json_path)}") from None
+    except BrokenProcessPool:  # what killed it is not known here: memory that ran out, most often
+        print(
+            f"harness: a worker process was killed after {_kept(rows, chosen, json_path)}. "
+            "Give it more memory or fewer --workers; --only and --merge measure what is missing",
+            file=sys.stderr,
+        )
+        return 1
     if json_path is not None:
         console.print(f"rows written to {json_path}", soft_wrap=True)
     for row in troubles(rows):
         console.print(f"broken promise: {row}", style="red", markup=False)
     return 1 if troubles(rows) else 0
+
+
+def _kept(rows: Sequence[Row], chosen: Sequence[Case], path: Path | None) -> str:
+    """How far a run came that did not end, and what is left of it."""
+    kept = "without --json nothing is kept" if path is None else f"what was measured is in {path}"
+    return f"{len(rows)} of {len(chosen)} rows; {kept}"
 
 
 def _told(row: Row) -> str:

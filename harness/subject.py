@@ -15,6 +15,7 @@ from harness.profile import Profile, profile
 from harness.reference import Reference, fit_reference
 from harness.scout import points
 from harness.streams import generator, seed_for
+from harness.unnormalised import as_density
 
 T = TypeVar("T")
 
@@ -41,7 +42,13 @@ class Subject:
         return self._known[name]
 
     def sample(self, n: int, *names: str | int) -> Tensor:
-        """n draws of the model from the stream of that name, without a graph."""
+        """n draws of the model from the stream of that name, without a graph.
+
+        Of a model that only has laws given something, what it is given: standard normal numbers.
+        """
+        if self.model.given_shape is not None and not self.model.can("sample"):
+            source = self.generator(*names)
+            return torch.randn(n, *self.model.given_shape, generator=source, device=self.model.device)
         with torch.no_grad():
             x = self.model.sample(n, generator=self.generator(*names))
         return x.detach() if isinstance(x, Tensor) else x
@@ -52,8 +59,8 @@ class Subject:
 
         For a density alone, points that its mass was located by.
         """
-        if not self.model.can("sample"):
-            return points(self.model, self.seed, self.effort.pilot)
+        if not self.model.can("sample") and self.model.given_shape is None:
+            return points(_density_of(self.model), self.seed, self.effort.pilot)
         few = self.sample(64, "pilot", "shape")
         size = max(1, few[0].numel())
         return self.sample(max(self.effort.pilot, min(256 * size, 2**22 // size, 2**15)), "pilot")
@@ -67,3 +74,8 @@ class Subject:
     def reference(self) -> Reference:
         """The tractable law fitted to the pilot draws."""
         return fit_reference(self.profile, self.seed)
+
+
+def _density_of(model: Model) -> Model:
+    """The model, or its energy read as a density where it has no other."""
+    return model if model.can("log_prob") or not model.can("energy") else as_density(model)

@@ -3,11 +3,15 @@
 The hook has to be there before these modules are first imported, hence here, in the first conftest that is read.
 Modules that call foreign models, or import no torch, are left as users run them: what a model returns is for the checks
 to judge.
+
+And everything runs on one thread: the tensors are small, several threads would only wait for one another, and sums come
+out the same everywhere.
 """
 
 import random
 from unittest.mock import patch
 
+import torch
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -24,3 +28,5 @@ with patch.object(random, "getrandbits", random.Random(0).getrandbits):
 
 # An int will do where a float is asked for, as for a type checker.
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+torch.set_num_threads(1)

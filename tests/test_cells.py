@@ -7,17 +7,14 @@ import math
 import pytest
 import torch
 
+from engine import examined, troubles
 from harness.adapters import adapt
 from harness.cells import FINE, neighbours, spacing, spread_out
-from harness.checks import CHECKS
 from harness.draws import Draws
 from harness.effort import effort_named
 from harness.evidence import Verdict
-from harness.plan import plan, select
-from harness.run import Settings, examine
 from harness.subject import Subject
 
-torch.set_num_threads(1)
 D = torch.distributions
 
 LAWS = ["density", "sampler"]
@@ -114,15 +111,9 @@ def test_the_last_event_of_a_coarse_support_is_left_out():
 
 
 def test_float64_that_is_too_coarse_says_so():
-    seen = records(normal(1e14, 1.0, torch.float64))
+    seen = examined(normal(1e14, 1.0, torch.float64), *LAWS)
     assert seen["sampler.bridge"].verdict is Verdict.SKIP
     assert "nearer to 0" in seen["sampler.bridge"].message
-
-
-def records(model, effort="quick", seed=0):
-    model = adapt(model)
-    planned = plan(model, select(CHECKS, LAWS), 1e-6)
-    return {r.check: r for r in examine(model, planned, Settings(effort_named(effort), seed))}
 
 
 PLACES = [(1e6, 1.0), (1e4, 0.1), (2.0**20, 1.0), (2.0**22, 1.0), (2.0**23, 1.0), (-1e4, 2e-3)]
@@ -133,15 +124,12 @@ FOUND_BELOW = 1 / 8
 @pytest.mark.parametrize("effort", ["quick", "standard"])
 def test_a_correct_model_far_from_0_raises_no_alarm(location, scale, effort):
     for model in (normal(location, scale), Drawn(location, scale)):
-        failed = {
-            id: r.message for id, r in records(model, effort).items() if r.verdict in (Verdict.FAIL, Verdict.ERROR)
-        }
-        assert not failed
+        assert troubles(examined(model, *LAWS, effort=effort)) == {}
 
 
 @pytest.mark.parametrize(("location", "scale"), PLACES)
 def test_a_wide_sampler_far_from_0_is_found_or_left_open(location, scale):
-    seen = records(Drawn(location, scale, 1.3))
+    seen = examined(Drawn(location, scale, 1.3), *LAWS)
     if spacing(subject(Drawn(location, scale))) <= FOUND_BELOW:
         assert any(r.verdict is Verdict.FAIL for r in seen.values())
     else:
@@ -163,9 +151,5 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_laws_far_from_0_raise_no_alarm(name):
     for seed in range(3):
-        failed = {
-            id: r.message
-            for id, r in records(OTHERS[name](), seed=seed).items()
-            if id.startswith(("density", "sampler")) and r.verdict in (Verdict.FAIL, Verdict.ERROR)
-        }
-        assert not failed
+        wrong = troubles(examined(OTHERS[name](), *LAWS, seed=seed))
+        assert not [each for each in wrong.items() if each[0].startswith(("density", "sampler"))]

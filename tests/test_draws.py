@@ -7,16 +7,12 @@ import math
 import pytest
 import torch
 
+from engine import examined
 from harness.adapters import adapt
-from harness.checks import CHECKS
 from harness.draws import Draws, Proposals, log_density_where, within
 from harness.effort import effort_named
 from harness.evidence import Verdict
-from harness.plan import plan, select
-from harness.run import Settings, examine
 from harness.subject import Subject
-
-torch.set_num_threads(1)
 
 
 class Interval:
@@ -91,18 +87,13 @@ def test_events_that_are_not_wanted_or_not_finite_are_impossible_without_being_a
 BRIDGES = ("sampler.bridge", "sampler.adversary", "density.integrates_to_one")
 
 
-def verdicts(model):
-    planned = plan(adapt(model), select(CHECKS, BRIDGES), 1e-6)
-    return {r.check: r for r in examine(adapt(model), planned, Settings(effort_named("quick")))}
-
-
 @pytest.mark.parametrize("raises", [False, True])
 def test_a_correct_sampler_passes_whether_or_not_its_density_raises(raises):
-    records = verdicts(Interval(raises))
+    records = examined(Interval(raises))
     for id in BRIDGES:
         assert records[id].verdict is Verdict.PASS, (id, records[id].message)
 
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_a_wrong_sampler_is_found_whether_or_not_its_density_raises(raises):
-    assert verdicts(Interval(raises, power=1.3))["sampler.bridge"].verdict is Verdict.FAIL
+    assert examined(Interval(raises, power=1.3))["sampler.bridge"].verdict is Verdict.FAIL

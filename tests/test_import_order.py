@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "harness.errors",
     ),
     ("harness.statistics", "harness.numerics", "harness.judge"),
-    ("harness.model", "harness.adapters"),
+    ("harness.model", "harness.unnormalised", "harness.adapters"),
     (
         *("harness.chart", "harness.profile", "harness.reference", "harness.subject", "harness.draws"),
         *("harness.features", "harness.moves", "harness.space", "harness.states", "harness.scout", "harness.cells"),

@@ -11,8 +11,6 @@ from harness.effort import EFFORTS
 from harness.moves import propose
 from harness.subject import Subject
 
-torch.set_num_threads(1)
-
 
 class Classes:
     """d pixels, independent given one of three classes: the pixels of a class agree with its pattern."""

@@ -7,12 +7,11 @@ import math
 import pytest
 import torch
 
+from engine import examined, troubles
 from harness.adapters import adapt
 from harness.checks import CHECKS
-from harness.effort import EFFORTS
-from harness.evidence import Absent, Record, Verdict
-from harness.plan import BRIDGES, FREE_OF_MASS, TURNS, plan, select
-from harness.run import Settings, examine
+from harness.evidence import Absent, Verdict
+from harness.plan import BRIDGES, FREE_OF_MASS, TURNS, plan
 
 
 class Gaussian:
@@ -35,21 +34,11 @@ class Gaussian:
         return torch.tensor(self.event_shape[0] * (0.5 + 0.5 * math.log(2 * math.pi)))
 
 
-def examined(model: object, *ids: str) -> dict[str, Record]:
-    adapted = adapt(model)
-    planned = plan(adapted, select(CHECKS, ids), 1e-6)
-    return {record.check: record for record in examine(adapted, planned, Settings(EFFORTS["quick"], 0))}
-
-
-def failures(records: dict[str, Record]) -> list[str]:
-    return [id for id, record in records.items() if record.verdict in (Verdict.FAIL, Verdict.ERROR)]
-
-
 @pytest.mark.parametrize("d", [1, 8])
 @pytest.mark.parametrize("defect", [{"shift": 0.3}, {"factor": 1.5}], ids=["shifted", "widened"])
 def test_a_biased_sampler_is_one_fail(d, defect):
     records = examined(Gaussian(d, **defect))
-    (failed,) = failures(records)
+    (failed,) = troubles(records)
     assert failed in FREE_OF_MASS
     blocked = [record.evidence for record in records.values() if getattr(record.evidence, "blocked_by", "") == failed]
     assert blocked
@@ -58,7 +47,7 @@ def test_a_biased_sampler_is_one_fail(d, defect):
 
 @pytest.mark.parametrize("d", [1, 8])
 def test_a_wrong_constant_is_one_fail_of_the_mass(d):
-    (failed,) = failures(examined(Gaussian(d, excess=0.3)))
+    (failed,) = troubles(examined(Gaussian(d, excess=0.3)))
     assert failed == ("density.integrates_to_one" if d == 1 else "density.bridge_mass")
 
 
@@ -67,7 +56,7 @@ def test_a_wrong_statement_beside_a_biased_sampler_is_not_hidden():
         def entropy(self):
             return torch.tensor(2.0)
 
-    failed = failures(examined(Both(1, shift=0.3)))
+    failed = troubles(examined(Both(1, shift=0.3)))
     assert "information.entropy" in failed
     assert len(failed) == 2
 

@@ -23,14 +23,6 @@ from harness.run import Settings
 ALPHA = FALSE_ALARM_BUDGET / 10
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def failures(model: object, only: tuple[str, ...], effort: str | Effort, origin: Origin) -> list[Record]:
     adapted = adapt(model)
     settings = Settings(EFFORTS[effort] if isinstance(effort, str) else effort, seed=3)

@@ -15,8 +15,6 @@ from harness.adapters import adapt
 from harness.event import event_of, event_shape
 from harness.scout import LostError, points
 
-torch.set_num_threads(1)
-
 P4 = torch.tensor([0.1, 0.2, 0.3, 0.4])
 P5 = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
 LOG_2PI = math.log(2 * math.pi)

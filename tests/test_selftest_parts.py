@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -142,19 +144,48 @@ def test_what_is_no_json_is_refused(tmp_path):
             read(path)
 
 
+def after_each_row(act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `act` happen as soon as a row is kept."""
+    measure = selftest.measure
+
+    def acting(only, seeds, workers, progress):
+        def then_act(done, total, seen):
+            progress(done, total, seen)
+            act()
+
+        return measure(only, seeds, workers, then_act)
+
+    monkeypatch.setattr(selftest, "measure", acting)
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_keeps_the_rows(tmp_path, monkeypatch, capsys, to_file):
+    path = tmp_path / "selftest.json" if to_file else None
+    strangers = active_children()
+
+    def kill():
+        for worker in active_children():
+            if worker not in strangers:
+                worker.kill()
+
+    after_each_row(kill, monkeypatch)
+    assert selftest.run_selftest(only=[f"{SOON}+quick+d=1"], seeds=25, json_path=path) == 1
+    said = capsys.readouterr().err
+    kept = f"what was measured is in {path}" if to_file else "without --json nothing is kept"
+    assert said.startswith(f"harness: a worker process was killed after 1 of 3 rows; {kept}. ")
+    assert said.count("\n") == 1, said
+    if path is not None:
+        assert [r.mutant for r in told(path)] == [SOON]
+
+
 def test_an_interrupt_keeps_the_rows_and_says_how_many(tmp_path, monkeypatch):
     path = tmp_path / "selftest.json"
     write(path, [row("b", 7)])
-    measure = selftest.measure
 
-    def stopped(only, seeds, workers, progress):
-        def then_stop(done, total, seen):
-            progress(done, total, seen)
-            raise KeyboardInterrupt
+    def interrupt():
+        raise KeyboardInterrupt
 
-        return measure(only, seeds, workers, then_stop)
-
-    monkeypatch.setattr(selftest, "measure", stopped)
+    after_each_row(interrupt, monkeypatch)
     with pytest.raises(InterruptedRunError, match=f"after 1 of 3 rows; what was measured is in {path}"):
         selftest.run_selftest(only=[f"{SOON}+quick+d=1"], seeds=5, json_path=path, merge=True)
     assert [r.mutant for r in told(path)] == [SOON, "b"]

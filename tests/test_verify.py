@@ -55,12 +55,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
         {name: f"{path}:models{place}" for name, place in NAMES.items()},
     )
     records: list[Record] = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     for name, spec in specs.items():
         model = adapt(model_from(spec), name)
         records += examine_model(model, plan(model, select(CHECKS, ONLY), FALSE_ALARM_BUDGET / 2), settings)
-    torch.set_num_threads(threads)
     return Report.of(
         records, settings, alpha=FALSE_ALARM_BUDGET, specs=specs, command="harness check certified_models.py"
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.contract import capabilities_of, unfit_of
+from harness.contract import capabilities_of, unfit_of, written
 from harness.model import Model
 
 Methods = dict[str, Callable[..., Any]]
@@ -31,14 +31,14 @@ def extras(thing: object, library: str, conventions: Collection[str] = ()) -> Me
     return {
         name: method
         for name, method in capabilities_of(thing).items()
-        if name not in conventions and _definer(thing, name) != library and _names_generator(name, method)
+        if name not in conventions and _definer(thing, written(name)) != library and _names_generator(name, method)
     }
 
 
 def misfits(thing: object, library: str, methods: Collection[str]) -> dict[str, str]:
     """Why attributes that somebody else added, and that have a name of the contract, are no capabilities."""
     reasons = unfit_of(thing)
-    return {name: reasons[name] for name in reasons if name not in methods and _definer(thing, name) != library}
+    return {name: reasons[name] for name in reasons if name not in methods and _definer(thing, written(name)) != library}
 
 
 def _names_generator(name: str, method: Callable[..., Any]) -> bool:

@@ -15,11 +15,11 @@ from harness.model import Model
 
 
 def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | None) -> Model | None:
-    """A model made of the contract's methods that `thing` has; `support` and `event_shape` are read where present.
+    """A model made of the contract's methods that `thing` has; `support`, `event_shape` and `given_shape` are read where present.
 
-    It needs `sample` or `log_prob`. A class is no model; an instance is.
+    It needs `sample`, `log_prob`, `energy`, or `posterior` and a `given_shape`. A class is no model; an instance is.
     """
-    if isinstance(thing, type) or not set(capabilities_of(thing)) & {"sample", "log_prob"}:
+    if isinstance(thing, type) or not _can_be_asked(thing):
         return None
     if must_move(thing, device, dtype):
         thing = moved(thing, device, dtype)
@@ -39,9 +39,18 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
         support=support if isinstance(support := _value(thing, "support"), Constraint) else None,
         event_shape=_shape(_value(thing, "event_shape")),
         device=device,
+        given_shape=_shape(_value(thing, "given_shape")),
         cast=cast if holds_floats(thing) else None,
         unfit=unfit_of(thing),
     )
+
+
+def _can_be_asked(thing: object) -> bool:
+    """Can events be had: drawn, found by a density, or made of the shape that inputs have?"""
+    found = set(capabilities_of(thing))
+    if found & {"sample", "log_prob", "energy"}:
+        return True
+    return "posterior" in found and _shape(_value(thing, "given_shape")) is not None
 
 
 def _value(thing: object, name: str) -> Any:

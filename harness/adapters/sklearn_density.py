@@ -42,6 +42,10 @@ NO_DENSITY = {
 """Classes whose scores look like log-densities of the inputs and are none, and why."""
 
 
+MAXIMUM_LIKELIHOOD = ("GaussianMixture", "FactorAnalysis")
+"""Classes whose `fit` promises maximum likelihood; others smooth, regularise, keep the data, or (PCA) divide by n - 1."""
+
+
 class Found(NamedTuple):
     """What was found in an estimator: its methods, and the support of its events."""
 
@@ -111,7 +115,9 @@ def _require_fitted(estimator: Any, name: str) -> None:
 def _scored(estimator: Any, device: torch.device) -> Found:
     """A density by `score_samples`."""
     size = estimator.n_features_in_
-    methods: Methods = {"log_prob": density(estimator.score_samples, finite_rows, device), "fit": _fit(estimator)}
+    methods: Methods = {"log_prob": density(estimator.score_samples, finite_rows, device)}
+    if {cls.__name__ for cls in type(estimator).__mro__} & set(MAXIMUM_LIKELIHOOD):
+        methods["fit"] = _fit(estimator)
     if hasattr(estimator, "get_covariance"):  # PCA and factor analysis: one Gaussian
         methods["mean"] = lambda: as_tensor(estimator.mean_, device)
         methods["covariance"] = lambda: as_tensor(estimator.get_covariance(), device)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
+from harness.adapters import adapt
 from harness.model import Model
 
 Change = Callable[[Model], Mapping[str, Callable[..., Any]]]
@@ -14,7 +17,10 @@ Change = Callable[[Model], Mapping[str, Callable[..., Any]]]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A planted defect. `check` is the id of a check that must FAIL on it (or ERROR, where `error` is set)."""
+    """A planted defect. `check` is the id of a check that must FAIL on it (or ERROR, where `error` is set).
+
+    `erratum` is the number of the erratum that it implements, such as E12: `harness.mutants.errata` lists them.
+    """
 
     name: str
     defect: str
@@ -27,13 +33,30 @@ class Mutant:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A change that looks like a defect and breaks no law: `check` must not FAIL on it."""
+    """A change that looks like a defect, or like an erratum, and breaks no law: `check` must not FAIL on it."""
 
     name: str
     change_made: str
     check: str
     base: Callable[[], object]
     change: Change
+    erratum: str = ""
+
+
+def answering(**formulas: Callable[..., Any]) -> Change:
+    """The change that answers by formula(law, ...) under its name, where `law` is the object behind the model.
+
+    An object that a formula returns for a tensor, such as the law of some coordinates, becomes a model.
+    """
+
+    def answer(law: object, formula: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*args: Any, **named: Any) -> Any:
+            value = formula(law, *args, **named)
+            return value if isinstance(value, Tensor) else adapt(value)
+
+        return method
+
+    return lambda model: {name: answer(model.target, formula) for name, formula in formulas.items()}
 
 
 def mutated(model: Model, change: Change, name: str = "") -> Model:

@@ -1,4 +1,4 @@
-"""Bernoulli mixtures against enumeration, the laws of EM, and NLTCS."""
+"""Bernoulli mixtures against enumeration and the laws of EM."""
 
 import math
 
@@ -17,7 +17,6 @@ from reference_impls.bernoulli_mixture import (
     pool,
     random_start,
 )
-from suites.conformance import nltcs
 
 PRESETS = (bernoulli_mixture.strokes, bernoulli_mixture.exclusive)
 EPS = torch.finfo(torch.float64).eps
@@ -175,24 +174,6 @@ def test_a_pool_is_the_even_mixture():
     x = states(9)
     even = (parts[0].log_prob(x).exp() + parts[1].log_prob(x).exp()) / 2
     assert torch.allclose(pool(parts).log_prob(x).exp(), even, rtol=200 * EPS, atol=0)
-
-
-def test_nltcs():
-    if nltcs.folder() is None:
-        pytest.skip("HARNESS_DATA is not set: no NLTCS data")
-    train, valid, test = (nltcs.read(split) for split in ("train", "valid", "test"))
-    single = nltcs.mixture_of_bernoullis(train, valid, components=20, parts=1, rounds=2)
-    assert single.log_prob(test).mean() >= -6.07  # 20 components are few; a Chow-Liu tree has -6.759
-    assert abs(single.log_prob(nltcs.states()).exp().sum() - 1) <= 1e-9
-
-
-def test_nltcs_reaches_its_bar():
-    if nltcs.folder() is None:
-        pytest.skip("HARNESS_DATA is not set: no NLTCS data")
-    train, valid, test = (nltcs.read(split) for split in ("train", "valid", "test"))
-    model = nltcs.mixture_of_bernoullis(train, valid)
-    assert model.log_prob(test).mean() >= -6.01
-    assert abs(model.log_prob(nltcs.states()).exp().sum() - 1) <= 1e-9
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -11,7 +11,6 @@ from reference_impls import chow_liu as family
 from reference_impls.bayesian_network import BayesianNetwork
 from reference_impls.chow_liu import chow_liu, maximum_spanning_tree, pairwise_counts, pairwise_information
 from reference_impls.tables import JointTable
-from suites import data
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -97,13 +96,9 @@ def test_constant_and_single_variables():
     assert alone.log_prob(torch.tensor([[1]])).item() == pytest.approx(math.log(2 / 3), rel=4 * EPS)
 
 
-def test_nltcs():
-    try:
-        splits = data.nltcs()
-    except data.DataError as error:
-        pytest.skip(str(error))
-    model = chow_liu(splits.train)
-    assert model.log_prob(splits.test).mean().item() == pytest.approx(-6.75904, abs=1e-5)
+def test_nltcs(nltcs):
+    model = chow_liu(nltcs.train)
+    assert model.log_prob(nltcs.test).mean().item() == pytest.approx(-6.75904, abs=1e-5)
     x = torch.tensor(list(product([0, 1], repeat=16)))
     assert abs(model.log_prob(x).logsumexp(0)) <= 1e-9
     p = model.log_prob(x).exp()

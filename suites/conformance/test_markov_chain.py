@@ -14,7 +14,6 @@ from reference_impls import markov_chain
 from reference_impls.markov_chain import MarkovChain
 from reference_impls.parameter_counts import markov_chain_parameters
 from reference_impls.tables import JointTable
-from suites import data
 
 EPS = torch.finfo(torch.float64).eps
 examples = settings(derandomize=True, deadline=None, max_examples=25)
@@ -192,13 +191,9 @@ def test_long_sequences_do_not_underflow():
     assert close(rest.log_prob(torch.tensor([[0], [1]])), -math.log(2))
 
 
-def test_nltcs_in_file_order():
-    try:
-        splits = data.nltcs()
-    except data.DataError as error:
-        pytest.skip(str(error))
-    model = MarkovChain.from_draws(splits.train, 2, homogeneous=False, smoothing=1.0)
-    assert model.log_prob(splits.test).mean().item() == pytest.approx(-7.32727, abs=1e-5)
+def test_nltcs_in_file_order(nltcs):
+    model = MarkovChain.from_draws(nltcs.train, 2, homogeneous=False, smoothing=1.0)
+    assert model.log_prob(nltcs.test).mean().item() == pytest.approx(-7.32727, abs=1e-5)
     assert abs(model.log_prob(states_of(model)).logsumexp(0)) <= 1e-9
 
 

@@ -1,10 +1,7 @@
 """Gaussian mixtures of every kind against scipy, scikit-learn, quadrature, and the laws of EM."""
 
-import csv
 import math
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,12 +223,8 @@ def test_one_component_has_a_closed_form(kind):
     assert torch.allclose(fitted.covariance(), covariance, rtol=1e4 * EPS, atol=1e4 * EPS)
 
 
-def test_old_faithful():
-    folder = os.environ.get("HARNESS_DATA")
-    if not folder:
-        pytest.skip("HARNESS_DATA is not set: no Old Faithful data")
-    rows = list(csv.reader((Path(folder) / "small" / "geyser.csv").open()))[1:]
-    x = torch.tensor([[float(row[0]), float(row[1])] for row in rows], dtype=torch.float64)
+def test_old_faithful(old_faithful):
+    x = old_faithful
     one, two = (fit_mixture(x, k, generator=generator()) for k in (1, 2))
     assert abs(one.log_prob(x).sum() + 1289.796745) <= 1e-6  # the digits that are known
     assert abs(two.log_prob(x).sum() + 1130.263960) <= 1e-6

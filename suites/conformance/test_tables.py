@@ -19,7 +19,6 @@ from reference_impls.parameter_counts import (
     joint_parameters,
 )
 from reference_impls.tables import ChainRuleTable, IndependentCategoricals, JointTable
-from suites import data
 
 EPS = torch.finfo(torch.float64).eps
 examples = settings(derandomize=True, deadline=None, max_examples=25)
@@ -192,13 +191,9 @@ def test_what_is_no_state_is_impossible(preset):
     assert model.log_prob(x[:0]).shape == (0,)
 
 
-def test_nltcs_independent():
-    try:
-        splits = data.nltcs()
-    except data.DataError as error:
-        pytest.skip(str(error))
-    model = IndependentCategoricals.from_draws(splits.train, [2] * 16, smoothing=1.0)
-    assert model.log_prob(splits.test).mean().item() == pytest.approx(-9.23361, abs=1e-5)
+def test_nltcs_independent(nltcs):
+    model = IndependentCategoricals.from_draws(nltcs.train, [2] * 16, smoothing=1.0)
+    assert model.log_prob(nltcs.test).mean().item() == pytest.approx(-9.23361, abs=1e-5)
     assert abs(model.log_prob(all_states([2] * 16)).logsumexp(0)) <= 1e-9
 
 

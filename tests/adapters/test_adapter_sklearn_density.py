@@ -248,3 +248,9 @@ def test_scikit_learn_is_not_imported_for_others():
         "sys.exit(any(name.split('.')[0] == 'sklearn' for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(SCORED))
+def test_fit_is_there_where_maximum_likelihood_is_promised(name):
+    promises = name in ("mixture", "factor analysis")
+    assert adapt(SCORED[name]()).can("fit") == promises

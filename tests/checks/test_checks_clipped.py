@@ -6,17 +6,15 @@ import pytest
 import scipy.stats
 import torch
 
+from engine import record
 from harness.adapters import adapt
 from harness.checks.clipped import CHECKS
 from harness.checks.moments import covariance_of_draws, variance_of_draws
 from harness.checks.tails import tail_index
 from harness.effort import effort_named
 from harness.evidence import Verdict
-from harness.plan import plan
-from harness.run import Settings, examine
 from harness.subject import Subject
 
-torch.set_num_threads(1)
 D = torch.distributions
 
 HEAVY = {
@@ -28,16 +26,10 @@ HEAVY = {
 }
 
 
-def record(model, check, effort="standard", seed=0):
-    model = adapt(model)
-    (seen,) = examine(model, plan(model, [check], 1e-6), Settings(effort_named(effort), seed))
-    return seen
-
-
 @pytest.mark.parametrize("name", HEAVY)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_heavy_tail_is_decided_by_clipped_squares_and_skipped_by_plain_ones(name, seed):
-    plain, clipped = (record(HEAVY[name](), check, "quick", seed) for check in (variance_of_draws, *CHECKS))
+    plain, clipped = (record(HEAVY[name](), check, seed=seed) for check in (variance_of_draws, *CHECKS))
     assert plain.verdict is Verdict.SKIP
     assert "moments.variance_of_density" in plain.message
     assert clipped.verdict is Verdict.PASS, clipped.message
@@ -45,12 +37,12 @@ def test_a_heavy_tail_is_decided_by_clipped_squares_and_skipped_by_plain_ones(na
 
 
 def test_a_light_tail_is_left_to_plain_squares():
-    assert record(D.Normal(0.0, 3.0), variance_of_draws, "quick").verdict is Verdict.PASS
-    assert record(D.Normal(0.0, 3.0), *CHECKS).verdict is Verdict.SKIP
+    assert record(D.Normal(0.0, 3.0), variance_of_draws).verdict is Verdict.PASS
+    assert record(D.Normal(0.0, 3.0), *CHECKS, effort="standard").verdict is Verdict.SKIP
 
 
 def test_without_an_integral_a_heavy_tail_is_skipped_with_the_reason():
-    seen = record(D.Independent(D.StudentT(torch.full((4,), 2.5)), 1), variance_of_draws, "quick")
+    seen = record(D.Independent(D.StudentT(torch.full((4,), 2.5)), 1), variance_of_draws)
     assert seen.verdict is Verdict.SKIP
     assert "index about" in seen.message
 
@@ -66,7 +58,7 @@ def test_a_covariance_of_heavy_tails_is_skipped_with_the_reason():
         def covariance(self):
             return 3 * torch.eye(2)
 
-    seen = record(Student(), covariance_of_draws, "quick")
+    seen = record(Student(), covariance_of_draws)
     assert seen.verdict is Verdict.SKIP
     assert "index about" in seen.message
 

@@ -7,43 +7,34 @@ import math
 import pytest
 import torch
 
+from engine import changed, record
 from harness.adapters import adapt
 from harness.checks.density import CHECKS
-from harness.effort import effort_named
 from harness.event import LostError, event_shape
 from harness.evidence import Verdict
 from harness.mutants.density import MUTANTS, NEAR_MISSES, DensityOnly
-from harness.mutants.mutant import mutated
-from harness.plan import plan
-from harness.run import Settings, examine
 from harness.scout import points
 from harness.states import finite_states
 
-torch.set_num_threads(1)
 D = torch.distributions
 
-IDS = tuple(check.id for check in CHECKS)
-
-
-def records(model, effort="standard"):
-    model = adapt(model)
-    return {r.check: r for r in examine(model, plan(model, CHECKS, 1e-6), Settings(effort_named(effort)))}
+IDS = {check.id for check in CHECKS}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_found(mutant):
-    record = records(mutated(adapt(mutant.base()), mutant.change))[mutant.check]
-    assert record.verdict is Verdict.FAIL, record.message
+    seen = record(changed(mutant), mutant.check, effort="standard")
+    assert seen.verdict is Verdict.FAIL, seen.message
 
 
 @pytest.mark.parametrize("near", NEAR_MISSES, ids=lambda near: near.name)
 def test_near_miss_passes(near):
-    record = records(mutated(adapt(near.base()), near.change))[near.check]
-    assert record.verdict is Verdict.PASS, record.message
+    seen = record(changed(near), near.check, effort="standard")
+    assert seen.verdict is Verdict.PASS, seen.message
 
 
 def test_every_law_has_a_mutant_and_a_near_miss():
-    assert {m.check for m in MUTANTS} == set(IDS) == {n.check for n in NEAR_MISSES}
+    assert {m.check for m in MUTANTS} == IDS == {n.check for n in NEAR_MISSES}
 
 
 CONTINUOUS = {
@@ -64,9 +55,9 @@ CONTINUOUS = {
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_a_correct_density_integrates_to_one(name):
-    record = records(CONTINUOUS[name]())["density.integrates_to_one"]
-    assert record.verdict is Verdict.PASS, record.message
-    assert record.bound < 1e-3
+    seen = record(CONTINUOUS[name](), "density.integrates_to_one", effort="standard")
+    assert seen.verdict is Verdict.PASS, seen.message
+    assert seen.bound < 1e-3
 
 
 DISCRETE = {
@@ -81,18 +72,18 @@ DISCRETE = {
 
 @pytest.mark.parametrize("name", DISCRETE)
 def test_a_correct_mass_sums_to_one(name):
-    record = records(DISCRETE[name]())["density.sums_to_one"]
-    assert record.verdict is Verdict.PASS, record.message
-    assert record.bound < 1e-3
+    seen = record(DISCRETE[name](), "density.sums_to_one", effort="standard")
+    assert seen.verdict is Verdict.PASS, seen.message
+    assert seen.bound < 1e-3
 
 
 def test_what_cannot_be_summed_says_so():
-    record = records(D.Bernoulli(torch.full((64,), 0.5)))["density.sums_to_one"]
-    assert record.verdict is Verdict.SKIP
-    assert "states" in record.message
-    record = records(D.MultivariateNormal(torch.zeros(8), torch.eye(8)))["density.integrates_to_one"]
-    assert record.verdict is Verdict.SKIP
-    assert "dimensions" in record.message
+    seen = record(D.Bernoulli(torch.full((64,), 0.5)), "density.sums_to_one", effort="standard")
+    assert seen.verdict is Verdict.SKIP
+    assert "states" in seen.message
+    seen = record(D.MultivariateNormal(torch.zeros(8), torch.eye(8)), "density.integrates_to_one", effort="standard")
+    assert seen.verdict is Verdict.SKIP
+    assert "dimensions" in seen.message
 
 
 def test_an_improper_density_fails():
@@ -103,7 +94,7 @@ def test_an_improper_density_fails():
         def log_prob(self, x):
             return torch.zeros(len(x))
 
-    assert records(Flat())["density.integrates_to_one"].verdict is Verdict.FAIL
+    assert record(Flat(), "density.integrates_to_one", effort="standard").verdict is Verdict.FAIL
 
 
 def test_counts_are_all_vectors_with_that_sum():
@@ -123,7 +114,7 @@ class Smallest:
 
 
 def test_the_smallest_density_gets_a_verdict():
-    assert records(Smallest())["density.integrates_to_one"].verdict is Verdict.PASS
+    assert record(Smallest(), "density.integrates_to_one", effort="standard").verdict is Verdict.PASS
 
 
 class Sum:

@@ -7,59 +7,50 @@ import math
 import pytest
 import torch
 
+from engine import changed, record
 from harness.adapters import adapt
 from harness.checks import divergence, information, quantiles
-from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.information import MUTANTS, NEAR_MISSES
 from harness.mutants.mutant import mutated
-from harness.plan import plan
-from harness.run import Settings, examine
 
-torch.set_num_threads(1)
 D = torch.distributions
 
-BY_ID = {check.id: check for check in (*information.CHECKS, *quantiles.CHECKS, *divergence.CHECKS)}
-
-
-def record(model, check, effort="standard", seed=0):
-    model = adapt(model)
-    (seen,) = examine(model, plan(model, [BY_ID[check]], 1e-6), Settings(effort_named(effort), seed))
-    return seen
+IDS = {check.id for check in (*information.CHECKS, *quantiles.CHECKS, *divergence.CHECKS)}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_found(mutant):
-    seen = record(mutated(adapt(mutant.base()), mutant.change), mutant.check)
+    seen = record(changed(mutant), mutant.check, effort="standard")
     assert seen.verdict is Verdict.FAIL, seen.message
 
 
 @pytest.mark.parametrize("near", NEAR_MISSES, ids=lambda near: f"{near.check}-{near.name}")
 def test_near_miss_passes(near):
-    seen = record(mutated(adapt(near.base()), near.change), near.check)
+    seen = record(changed(near), near.check, effort="standard")
     assert seen.verdict is Verdict.PASS, seen.message
 
 
 def test_every_law_has_a_mutant_and_a_near_miss():
-    assert {m.check for m in MUTANTS} == set(BY_ID) == {n.check for n in NEAR_MISSES}
+    assert {m.check for m in MUTANTS} == IDS == {n.check for n in NEAR_MISSES}
 
 
 def test_the_entropy_of_an_unnormalised_density_is_that_of_its_law():
     """A density that is off by a factor fails its own check; its entropy is right, and passes."""
     heavy = mutated(adapt(D.Normal(0.0, 3.0)), lambda model: {"log_prob": lambda x: model.log_prob(x) + 0.3})
-    assert record(heavy, "information.entropy").verdict is Verdict.PASS
+    assert record(heavy, "information.entropy", effort="standard").verdict is Verdict.PASS
 
 
 def test_rounding_is_not_evidence_against_the_entropy():
     """With the control variates only rounding is left of log p; ten seeds at thorough draws raise no alarm."""
     law = D.MultivariateNormal(torch.arange(8.0), torch.eye(8) + 0.5)
-    verdicts = {record(law, "information.entropy_of_draws", "quick", seed).verdict for seed in range(10)}
+    verdicts = {record(law, "information.entropy_of_draws", seed=seed).verdict for seed in range(10)}
     assert verdicts == {Verdict.PASS}
 
 
 def test_a_divergence_that_should_be_infinite():
     finite = mutated(adapt(D.Uniform(0.0, 1.0)), lambda model: {"kl": lambda other: torch.tensor(1.0)})
-    assert record(finite, "information.kl").verdict is Verdict.FAIL
+    assert record(finite, "information.kl", effort="standard").verdict is Verdict.FAIL
 
 
 def test_without_a_second_model_the_divergence_is_skipped():
@@ -70,7 +61,7 @@ def test_without_a_second_model_the_divergence_is_skipped():
         def kl(self, other):
             return torch.tensor(0.0)
 
-    seen = record(Own(), "information.kl")
+    seen = record(Own(), "information.kl", effort="standard")
     assert seen.verdict is Verdict.SKIP
     assert "second model" in seen.message
 
@@ -79,7 +70,7 @@ def test_a_cdf_of_a_vector_is_not_asked_for():
     vector = mutated(
         adapt(D.MultivariateNormal(torch.zeros(2), torch.eye(2))), lambda model: {"cdf": lambda x: torch.zeros(len(x))}
     )
-    assert record(vector, "information.cdf").verdict is Verdict.SKIP
+    assert record(vector, "information.cdf", effort="standard").verdict is Verdict.SKIP
 
 
 def test_a_discrete_cdf_counts_the_value_itself():
@@ -88,13 +79,13 @@ def test_a_discrete_cdf_counts_the_value_itself():
     die = adapt(D.Categorical(table))
     right = mutated(die, lambda model: {"cdf": lambda x: table.cumsum(0)[x.long().clamp(0, 2)]})
     late = mutated(die, lambda model: {"cdf": lambda x: table.cumsum(0)[x.long().clamp(0, 2)] - table[x.long()]})
-    assert record(right, "information.cdf").verdict is Verdict.PASS
-    assert record(late, "information.cdf").verdict is Verdict.FAIL
+    assert record(right, "information.cdf", effort="standard").verdict is Verdict.PASS
+    assert record(late, "information.cdf", effort="standard").verdict is Verdict.FAIL
 
     def quantile(u, shift=0):
         return (torch.searchsorted(table.cumsum(0), u) + shift).clamp(0, 2)
 
     right = mutated(die, lambda model: {"icdf": lambda u: quantile(u)})
     early = mutated(die, lambda model: {"icdf": lambda u: quantile(u, -1)})
-    assert record(right, "information.icdf").verdict is Verdict.PASS
-    assert record(early, "information.icdf").verdict is Verdict.FAIL
+    assert record(right, "information.icdf", effort="standard").verdict is Verdict.PASS
+    assert record(early, "information.icdf", effort="standard").verdict is Verdict.FAIL

@@ -8,26 +8,16 @@ import pytest
 import torch
 from scipy import stats
 
+from engine import changed, record
 from harness.adapters import adapt
-from harness.checks import CHECKS
 from harness.checks.density import SURPRISE, _hidden
-from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.density import MUTANTS, NEAR_MISSES, scaled
 from harness.mutants.mutant import mutated
-from harness.plan import plan, select
-from harness.run import Settings, examine
 
-torch.set_num_threads(1)
 D = torch.distributions
 
 MASS = ["density.integrates_to_one", "density.sums_to_one"]
-
-
-def verdict_of(model, check, effort="standard", seed=0):
-    planned = plan(adapt(model), select(CHECKS, MASS), 1e-6)
-    records = examine(adapt(model), planned, Settings(effort_named(effort), seed))
-    return next(record for record in records if record.check == check)
 
 
 def test_what_may_hide_is_the_mass_of_which_few_draws_are_seen_by_surprise():
@@ -42,14 +32,14 @@ RARE = [n for n in NEAR_MISSES if "rare" in n.name]
 
 @pytest.mark.parametrize("mutant", SHORT, ids=lambda m: m.name)
 def test_a_shortage_is_found(mutant):
-    record = verdict_of(mutated(adapt(mutant.base()), mutant.change), mutant.check)
-    assert record.verdict is Verdict.FAIL, record.message
+    seen = record(changed(mutant), mutant.check, effort="standard")
+    assert seen.verdict is Verdict.FAIL, seen.message
 
 
 @pytest.mark.parametrize("near", RARE, ids=lambda n: n.name)
 def test_a_rare_mode_is_integrated(near):
-    record = verdict_of(mutated(adapt(near.base()), near.change), near.check)
-    assert record.verdict is Verdict.PASS, record.message
+    seen = record(changed(near), near.check, effort="standard")
+    assert seen.verdict is Verdict.PASS, seen.message
 
 
 class RareCounts:
@@ -76,17 +66,16 @@ def rare_normal(share, mean, sd):
 @pytest.mark.parametrize("share", [1e-4, 1e-3])
 @pytest.mark.parametrize("effort", ["quick", "standard"])
 def test_rare_modes_raise_no_alarm_seen_or_not(share, effort):
-    for seed in range(1):
-        for mean, sd in ((50.0, 0.5), (1e4, 1e-2), (0.3, 1e-5), (6.0, 1e-3)):
-            record = verdict_of(rare_normal(share, mean, sd), "density.integrates_to_one", effort, seed)
-            assert record.verdict is not Verdict.FAIL, (mean, sd, seed, record.message)
-        record = verdict_of(RareCounts(share, 1e4), "density.sums_to_one", effort, seed)
-        assert record.verdict is not Verdict.FAIL, (seed, record.message)
+    for mean, sd in ((50.0, 0.5), (1e4, 1e-2), (0.3, 1e-5), (6.0, 1e-3)):
+        seen = record(rare_normal(share, mean, sd), "density.integrates_to_one", effort=effort)
+        assert seen.verdict is not Verdict.FAIL, (mean, sd, seen.message)
+    seen = record(RareCounts(share, 1e4), "density.sums_to_one", effort=effort)
+    assert seen.verdict is not Verdict.FAIL, seen.message
 
 
 def test_a_shortage_that_could_be_a_mode_not_seen_stays_open():
     """At quick 16 384 draws are cut at every fourth: below 21 / 16 384 = 0.0013 nothing is certain."""
-    record = verdict_of(mutated(adapt(D.Normal(0.0, 1.0)), scaled(-1e-3)), "density.integrates_to_one", "quick")
-    assert record.verdict is Verdict.INCONCLUSIVE, record.message
-    record = verdict_of(mutated(adapt(D.Normal(0.0, 1.0)), scaled(-2e-3)), "density.integrates_to_one", "quick")
-    assert record.verdict is Verdict.FAIL, record.message
+    seen = record(mutated(adapt(D.Normal(0.0, 1.0)), scaled(-1e-3)), "density.integrates_to_one")
+    assert seen.verdict is Verdict.INCONCLUSIVE, seen.message
+    seen = record(mutated(adapt(D.Normal(0.0, 1.0)), scaled(-2e-3)), "density.integrates_to_one")
+    assert seen.verdict is Verdict.FAIL, seen.message

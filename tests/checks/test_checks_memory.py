@@ -21,8 +21,6 @@ from harness.evidence import Raised, Record, Verdict
 from harness.plan import plan
 from harness.run import Settings, examine
 
-torch.set_num_threads(1)
-
 MUCH = 10**13
 ALLOCATORS: dict[str, Callable[[], object]] = {
     "torch": lambda: torch.empty(MUCH),

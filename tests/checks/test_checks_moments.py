@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine import changed, record
 from harness.adapters import adapt
 from harness.checks import clipped, moments
 from harness.checks.moments import moments_of
@@ -12,36 +13,27 @@ from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.moments import MUTANTS, NEAR_MISSES
 from harness.mutants.mutant import mutated
-from harness.plan import plan
-from harness.run import Settings, examine
 from harness.subject import Subject
 
-torch.set_num_threads(1)
 D = torch.distributions
 
-BY_ID = {check.id: check for check in (*moments.CHECKS, *clipped.CHECKS)}
-
-
-def record(model, check, effort="standard"):
-    model = adapt(model)
-    (seen,) = examine(model, plan(model, [BY_ID[check]], 1e-6), Settings(effort_named(effort)))
-    return seen
+IDS = {check.id for check in (*moments.CHECKS, *clipped.CHECKS)}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_found(mutant):
-    seen = record(mutated(adapt(mutant.base()), mutant.change), mutant.check)
+    seen = record(changed(mutant), mutant.check, effort="standard")
     assert seen.verdict is Verdict.FAIL, seen.message
 
 
 @pytest.mark.parametrize("near", NEAR_MISSES, ids=lambda near: f"{near.check}-{near.name}")
 def test_near_miss_passes(near):
-    seen = record(mutated(adapt(near.base()), near.change), near.check)
+    seen = record(changed(near), near.check, effort="standard")
     assert seen.verdict is Verdict.PASS, seen.message
 
 
 def test_every_law_has_a_mutant_and_a_near_miss():
-    assert {m.check for m in MUTANTS} == set(BY_ID) == {n.check for n in NEAR_MISSES}
+    assert {m.check for m in MUTANTS} == IDS == {n.check for n in NEAR_MISSES}
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -58,24 +50,24 @@ def test_a_wrong_density_and_a_wrong_sampler_are_told_apart():
     sampler = mutated(
         right, lambda model: {"sample": lambda n, *, generator: model.sample(n, generator=generator) + 0.1}
     )
-    assert record(density, "moments.mean_of_density").verdict is Verdict.FAIL
-    assert record(density, "moments.mean_of_draws").verdict is Verdict.PASS
-    assert record(sampler, "moments.mean_of_density").verdict is Verdict.PASS
-    assert record(sampler, "moments.mean_of_draws").verdict is Verdict.FAIL
+    assert record(density, "moments.mean_of_density", effort="standard").verdict is Verdict.FAIL
+    assert record(density, "moments.mean_of_draws", effort="standard").verdict is Verdict.PASS
+    assert record(sampler, "moments.mean_of_density", effort="standard").verdict is Verdict.PASS
+    assert record(sampler, "moments.mean_of_draws", effort="standard").verdict is Verdict.FAIL
 
 
 def test_a_wrong_shape_is_an_error_that_names_it():
     wide = mutated(adapt(D.Normal(0.0, 1.0)), lambda model: {"mean": lambda: torch.zeros(3)})
-    seen = record(wide, "moments.mean_of_density")
+    seen = record(wide, "moments.mean_of_density", effort="standard")
     assert seen.verdict is Verdict.ERROR
     assert "(3,)" in seen.message
 
 
 def test_a_finite_mean_of_a_law_without_mean_is_undecided():
     stated = mutated(adapt(D.Cauchy(0.0, 1.0)), lambda model: {"mean": lambda: torch.tensor(0.0)})
-    assert record(stated, "moments.mean_of_density").verdict is Verdict.INCONCLUSIVE
+    assert record(stated, "moments.mean_of_density", effort="standard").verdict is Verdict.INCONCLUSIVE
 
 
 def test_labels_without_a_mean_are_skipped():
-    seen = record(D.Categorical(torch.tensor([0.2, 0.8])), "moments.mean_of_density")
+    seen = record(D.Categorical(torch.tensor([0.2, 0.8])), "moments.mean_of_density", effort="standard")
     assert seen.verdict is Verdict.SKIP

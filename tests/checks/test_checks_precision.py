@@ -9,18 +9,14 @@ import pytest
 import torch
 from scipy import stats
 
+from engine import changed, examined, troubles
 from harness.adapters import adapt
-from harness.checks import CHECKS
 from harness.checks.precision import Watched, roughness, unit_of, working_unit
 from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.density import MUTANTS, NEAR_MISSES, SingleCounts, SinglePrecision
-from harness.mutants.mutant import mutated
-from harness.plan import plan, select
-from harness.run import Settings, examine
 from harness.subject import Subject
 
-torch.set_num_threads(1)
 D = torch.distributions
 
 UNIT32, UNIT64 = 2.0**-24, 2.0**-53
@@ -144,17 +140,11 @@ def test_a_model_is_judged_by_its_own_arithmetic_not_by_its_twin():
     assert unit_of(model.cast(torch.float64), x, True) <= 4 * UNIT64
 
 
-def verdicts(model, only=(), effort="quick"):
-    planned = plan(model, select(CHECKS, only), 1e-6)
-    return {record.check: record for record in examine(model, planned, Settings(effort_named(effort)))}
-
-
 @pytest.mark.parametrize("name", [*SINGLE, "numpy"])
 def test_no_check_takes_single_precision_for_a_defect(name):
     model = NumpySingle() if name == "numpy" else SINGLE[name]()
-    records = verdicts(adapt(model))
-    failed = {id: r.message for id, r in records.items() if r.verdict in (Verdict.FAIL, Verdict.ERROR)}
-    assert not failed
+    records = examined(model)
+    assert troubles(records) == {}
     assert any(records[id].verdict is Verdict.PASS for id in MASS)
 
 
@@ -163,7 +153,7 @@ OF_PRECISION = ("float32", "float64", "cast")
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if any(p in m.name for p in OF_PRECISION)], ids=lambda m: m.name)
 def test_a_defect_is_found_in_any_arithmetic(mutant):
-    record = verdicts(mutated(adapt(mutant.base()), mutant.change), MASS)[mutant.check]
+    record = examined(changed(mutant), *MASS)[mutant.check]
     assert record.verdict is Verdict.FAIL, record.message
 
 
@@ -171,7 +161,7 @@ def test_a_defect_is_found_in_any_arithmetic(mutant):
     "near", [n for n in NEAR_MISSES if any(p in n.name for p in OF_PRECISION)], ids=lambda n: n.name
 )
 def test_no_defect_is_found_in_a_near_miss(near):
-    record = verdicts(mutated(adapt(near.base()), near.change), MASS)[near.check]
+    record = examined(changed(near), *MASS)[near.check]
     assert record.verdict is Verdict.PASS, record.message
 
 
@@ -180,5 +170,5 @@ def test_no_defect_is_found_in_a_near_miss(near):
 )
 def test_what_bfloat16_explains_is_neither_passed_nor_failed(nats, verdict):
     """16 roundings of 2^-9 each, of numbers of size 2, explain more than the tolerance of 0.05."""
-    record = verdicts(adapt(HalfWeights(nats)), MASS)["density.integrates_to_one"]
+    record = examined(HalfWeights(nats), *MASS)["density.integrates_to_one"]
     assert record.verdict is verdict, record.message

@@ -17,8 +17,6 @@ from harness.effort import EFFORTS
 from harness.evidence import Look
 from harness.subject import Subject
 
-torch.set_num_threads(1)
-
 MODELS = {
     "continuous": lambda: torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)),
     "discrete": lambda: torch.distributions.Binomial(5, torch.tensor(0.3)),

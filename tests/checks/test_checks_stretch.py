@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from engine import record
 from harness.adapters import adapt
 from harness.checks.information import entropy_of_draws
 from harness.checks.stretch import stretch, stretchable
@@ -15,11 +16,8 @@ from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.information import Bare, HalfNormal
 from harness.mutants.mutant import mutated
-from harness.plan import plan
-from harness.run import Settings, examine
 from harness.subject import Subject
 
-torch.set_num_threads(1)
 D = torch.distributions
 
 N = 2**15
@@ -87,5 +85,5 @@ def test_an_entropy_that_is_a_twentieth_of_a_nat_off_is_found_without_moments(se
     model = adapt(Bare(50))
     off = mutated(model, lambda m: {"entropy": lambda: m.entropy() + 0.05})
     for each, verdict in ((model, Verdict.PASS), (off, Verdict.FAIL)):
-        (seen,) = examine(each, plan(each, [entropy_of_draws], 1e-6 / 30), Settings(effort_named("standard"), seed))
+        seen = record(each, entropy_of_draws, effort="standard", seed=seed, alpha=1e-6 / 30)
         assert seen.verdict is verdict, seen.message

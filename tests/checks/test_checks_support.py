@@ -5,35 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine import changed, examined
 from harness.adapters import adapt
-from harness.checks import CHECKS
 from harness.checks import support as laws
-from harness.effort import EFFORTS
-from harness.evidence import Record, Verdict
+from harness.evidence import Verdict
 from harness.mutants import mutated, support
 from harness.mutants.planted import Lattice, Normal
-from harness.plan import plan, select
-from harness.run import Settings, examine
 
 IDS = [check.id for check in laws.CHECKS]
 
 
-def examined(model: object, *ids: str, seed: int = 0, alpha: float = 1e-6) -> dict[str, Record]:
-    adapted = adapt(model)
-    planned = plan(adapted, select(CHECKS, ids), alpha)
-    return {record.check: record for record in examine(adapted, planned, Settings(EFFORTS["quick"], seed))}
-
-
 @pytest.mark.parametrize("mutant", support.MUTANTS, ids=lambda mutant: f"{mutant.name}-{mutant.check}")
 def test_each_planted_defect_is_found(mutant):
-    model = mutated(adapt(mutant.base()), mutant.change, mutant.name)
-    assert examined(model, mutant.check)[mutant.check].verdict is Verdict.FAIL
+    assert examined(changed(mutant), mutant.check)[mutant.check].verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("near", support.NEAR_MISSES, ids=lambda near: f"{near.name}-{near.check}")
 def test_each_near_miss_passes(near):
-    model = mutated(adapt(near.base()), near.change, near.name)
-    assert examined(model, near.check)[near.check].verdict is Verdict.PASS
+    assert examined(changed(near), near.check)[near.check].verdict is Verdict.PASS
 
 
 def test_each_law_has_a_mutant_and_a_near_miss():

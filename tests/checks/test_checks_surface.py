@@ -6,14 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness.adapters import adapt
+from engine import changed, examined
 from harness.checks import CHECKS
 from harness.checks.rounding import difference
-from harness.effort import EFFORTS
-from harness.evidence import Record, Verdict
-from harness.mutants import mutated, surface
-from harness.plan import plan, select
-from harness.run import Settings, examine
+from harness.evidence import Verdict
+from harness.mutants import surface
 
 IDS = [check.id for check in CHECKS if check.id.startswith("log_prob.")] + [
     "sample.well_formed",
@@ -22,22 +19,14 @@ IDS = [check.id for check in CHECKS if check.id.startswith("log_prob.")] + [
 ]
 
 
-def examined(model: object, *ids: str, effort: str = "quick", seed: int = 0) -> dict[str, Record]:
-    adapted = adapt(model)
-    planned = plan(adapted, select(CHECKS, ids), alpha=1e-6)
-    return {record.check: record for record in examine(adapted, planned, Settings(EFFORTS[effort], seed))}
-
-
 @pytest.mark.parametrize("mutant", surface.MUTANTS, ids=lambda mutant: f"{mutant.name}-{mutant.check}")
 def test_each_planted_defect_is_found(mutant):
-    model = mutated(adapt(mutant.base()), mutant.change, mutant.name)
-    assert examined(model, mutant.check)[mutant.check].verdict is Verdict.FAIL
+    assert examined(changed(mutant), mutant.check)[mutant.check].verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("near", surface.NEAR_MISSES, ids=lambda near: f"{near.name}-{near.check}")
 def test_each_near_miss_passes(near):
-    model = mutated(adapt(near.base()), near.change, near.name)
-    assert examined(model, near.check)[near.check].verdict in (Verdict.PASS, Verdict.SKIP)
+    assert examined(changed(near), near.check)[near.check].verdict in (Verdict.PASS, Verdict.SKIP)
 
 
 def test_each_law_has_a_mutant_and_a_near_miss():
