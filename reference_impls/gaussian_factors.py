@@ -5,11 +5,17 @@ Factors are computed in float64, whatever the dtype of what is factored, and rou
 Source: Higham, Accuracy and Stability of Numerical Algorithms (2nd ed., 2002), chapters 10 and 19.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
 from torch import Generator, Tensor
+
+CHUNK = 2**18
+"""Numbers in a temporary of a log density: 1 or 2 MiB, which stay in the caches of a processor."""
+CHUNK_ON_A_GPU = 2**24
+"""The same where it takes more to be busy."""
 
 # Factors
 
@@ -58,8 +64,8 @@ def inverse_factor(factor: Tensor) -> Tensor:
     which says nothing about W L z. A product is also several times as fast as n substitutions.
     """
     double = factor.double()
-    identity = torch.eye(len(double), dtype=double.dtype, device=double.device)
-    return torch.linalg.solve_triangular(double, identity, upper=False, left=False).to(factor.dtype)  # (d, d)
+    identity = torch.eye(double.shape[-1], dtype=double.dtype, device=double.device)
+    return torch.linalg.solve_triangular(double, identity, upper=False, left=False).to(factor.dtype)  # (..., d, d)
 
 
 def split(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
@@ -79,6 +85,24 @@ def split_pair(a: Sequence[int], b: Sequence[int], d: int) -> tuple[list[int], l
     if set(a) & set(b):
         raise ValueError(f"the blocks a = {a} and b = {b} share coordinates; choose disjoint ones")
     return a, b
+
+
+# Densities of many draws
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
+    """function(x), (..., n), a row of x at a time or many, where each row needs a temporary of `width` numbers."""
+    rows = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ON_A_GPU) // width)
+    if x.dim() == 0 or len(x) <= rows:
+        return function(x)
+    return torch.cat([function(part) for part in x.split(rows)], -1)
+
+
+def infinite_at_infinity(squares: Tensor, x: Tensor) -> Tensor:
+    """The squared distances (..., n) to the rows of x (n, d), which is no point of R^d at infinity; NaN remains NaN."""
+    if squares.isfinite().all():
+        return squares
+    return torch.where(x.isinf().any(-1), math.inf, squares)
 
 
 # Arguments

@@ -17,12 +17,17 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.discrete import Categorical
-from reference_impls.gaussian import DiagonalGaussian, Gaussian
-from reference_impls.gaussian_factors import as_floats, lower_factor
+from reference_impls.gaussian import LOG_2PI, DiagonalGaussian, Gaussian
+from reference_impls.gaussian_factors import (
+    as_floats,
+    checked_draws,
+    in_chunks,
+    infinite_at_infinity,
+    inverse_factor,
+    lower_factor,
+)
 
 KINDS = ("full", "tied", "diagonal", "spherical")
-CHUNK = 2**18
-"""Numbers that a temporary of `log_prob` may hold: they fit in a cache."""
 
 
 class GaussianMixture:
@@ -55,14 +60,11 @@ class GaussianMixture:
         self.history = history  # (steps + 1,)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Some rows at a time, so that the memory for it does not grow with n k d, nor with n k."""
-        return in_chunks(lambda rows: self.log_joint(rows).logsumexp(-1), x, len(self.components) + self.d)  # (n,)
+        return self._from_log_joint(lambda log_joint: log_joint.logsumexp(0), x)  # (n,)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(x, y = k) = log pi_k + log N(x; mu_k, Sigma_k); its softmax over k is p(y = k | x)."""
-        # A component is a row in memory, so that sums over them, and over draws, read numbers in a line.
-        log_prob = torch.stack([component.log_prob(x) for component in self.components]).mT  # (n, k)
-        return log_prob + self.weights.to(log_prob.dtype).log()
+        return self._from_log_joint(lambda log_joint: log_joint, x).mT  # (n, k)
 
     def posterior(self, x: Tensor) -> Tensor:
         """p(y = k | x), the share of component k in a draw at x."""
@@ -135,6 +137,31 @@ class GaussianMixture:
         return GaussianMixture(
             weights, [c.to(*args, **kwargs) for c in self.components], self.kind, history=self.history
         )
+
+    def _from_log_joint(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """function(log p(x, y = k)), which is (k, rows) for some rows of x at a time: no temporary grows with n k d.
+
+        A draw is a column, so that sums over coordinates and over components add whole rows.
+        """
+        x, means, weights = as_floats(checked_draws(x, self.d), self._means(), self.weights)
+        whiten, log_det = self._whitening(x.dtype)
+        log_scale = weights.log() - log_det - self.d / 2 * LOG_2PI  # (k,)
+
+        def of_rows(rows: Tensor) -> Tensor:
+            z = whiten(rows.mT - means[:, :, None])  # (k, d, rows)
+            squares = infinite_at_infinity(z.square().sum(1), rows)  # (k, rows)
+            return function(log_scale[:, None] - squares / 2)
+
+        return in_chunks(of_rows, x, len(self.components) * self.d)
+
+    def _whitening(self, dtype: torch.dtype) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """The map from x - mu_k, (k, d, rows), to z_k = L_k^-1 (x - mu_k), and log det L_k (k,)."""
+        if self.kind in ("full", "tied"):
+            factors = torch.stack([c.cholesky for c in self.components]).to(dtype)  # (k, d, d)
+            to_white = inverse_factor(factors)
+            return (lambda offset: to_white @ offset), factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        deviations = torch.stack([c.variance() for c in self.components]).to(dtype).sqrt()  # (k, d)
+        return (lambda offset: offset / deviations[:, :, None]), deviations.log().sum(-1)
 
     def _means(self) -> Tensor:
         return torch.stack([c.mean() for c in self.components])  # (k, d)
@@ -285,14 +312,6 @@ def _map(mixture: GaussianMixture, matrix: Tensor, shift: Tensor) -> GaussianMix
 
 
 # Helpers
-
-
-def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-    """function(x), a row at a time or many, where each row needs a temporary of `width` numbers."""
-    rows = max(1, CHUNK // width)
-    if x.dim() == 0 or len(x) <= rows:
-        return function(x)
-    return torch.cat([function(part) for part in x.split(rows)])
 
 
 def _scale_of(component: Gaussian | DiagonalGaussian, kind: str) -> Tensor:

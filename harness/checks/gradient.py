@@ -27,8 +27,8 @@ def gradient_is_finite(subject: Subject) -> Exact:
 
     torch.where(x > 0, x.log(), 0) and its like have NaN as gradient where the other branch has no finite slope.
     """
-    x = _continuous(subject, subject.pilot[: 8 * ROWS]).clone().requires_grad_()
-    log_p = _with_graph(subject.model.log_prob(x))
+    x = continuous(subject, subject.pilot[: 8 * ROWS]).clone().requires_grad_()
+    log_p = with_graph(subject.model.log_prob(x))
     (gradient,) = torch.autograd.grad(log_p.sum(), x)
     wrong = log_p.isfinite() & ~gradient.reshape(len(x), -1).isfinite().all(1)
     first = f"NaN or infinite at {int(wrong.sum())} of {len(x)} draws" if bool(wrong.any()) else ""
@@ -46,7 +46,7 @@ def gradient_is_right(subject: Subject) -> Exact:
     kink within the larger steps does no harm: the best of several steps counts. detach() in the wrong place and a
     hand-written backward pass are what this finds.
     """
-    x = _continuous(subject, subject.pilot[:ROWS])
+    x = continuous(subject, subject.pilot[:ROWS])
     chart = subject.profile.chart
     u = unconstrained(x, chart.transform)
     u = u[u.isfinite().all(1)]
@@ -88,7 +88,7 @@ class _Free:
 def _agree(log_p: _Free, u: Tensor, direction: Tensor, tolerance: float) -> Exact:
     """Slopes by autograd and by differences; the worst row, at its best step."""
     leaf = u.clone().requires_grad_()
-    value = _with_graph(log_p(leaf))
+    value = with_graph(log_p(leaf))
     (gradient,) = torch.autograd.grad(value.sum(), leaf)
     value, slope = value.detach(), (gradient * direction).sum(1)
     with torch.no_grad():
@@ -113,13 +113,13 @@ def _agree(log_p: _Free, u: Tensor, direction: Tensor, tolerance: float) -> Exac
     return Exact(float(error[worst]), float(bound[worst]), int(seen.sum()), "", "nat per sd")
 
 
-def _continuous(subject: Subject, x: Tensor) -> Tensor:
+def continuous(subject: Subject, x: Tensor) -> Tensor:
     if not x.is_floating_point() or bool(subject.profile.chart.discrete.any()):
         raise NotApplicable("events have discrete coordinates")
     return x
 
 
-def _with_graph(log_p: Tensor) -> Tensor:
+def with_graph(log_p: Tensor) -> Tensor:
     if not log_p.requires_grad:
         raise NotApplicable("log_prob does not depend on the event by autograd")
     return log_p
