@@ -1,0 +1,84 @@
+"""python -m suites.real_data [--only WORD]... [--data PATH] [--json FILE]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from harness.store import check_writable
+from suites.data import DataError
+from suites.real_data import rows as file
+from suites.real_data.bars import bars_of
+from suites.real_data.cases import CASES, Case
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, show a line a row, write each row as it comes.
+
+    Exit status 0 where all is measured and every bar is reached, 1 where not, 2 when the call was wrong.
+    """
+    parser = argparse.ArgumentParser(prog="python -m suites.real_data", description="Reference models on real data.")
+    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="names with this word; repeatable")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="the folder of the data, instead of HARNESS_DATA")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="merge rows into it, results/real_data.json")
+    call = parser.parse_args(arguments)
+    try:
+        chosen, known = selected(call.only), file.read(call.json) if call.json else []
+        if call.data is not None and not call.data.is_dir():
+            raise ValueError(f"--data {call.data} is no folder: give the one that holds debd/, small/, ...")
+        if call.json is not None:
+            check_writable(call.json)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    torch.set_num_threads(1)
+    good = True
+    for place, case in enumerate(chosen, 1):
+        print(f"[{place}/{len(chosen)}] {case.name}", flush=True)
+        try:
+            for row in measured(case, call.data):
+                good &= _show(row)
+                if call.json is not None:
+                    known = file.merged(known, row)
+                    file.write(call.json, known)
+        except DataError as error:
+            good = False
+            print(f"  left out: {error}", flush=True)
+    return 0 if good else 1
+
+
+def selected(words: Sequence[str]) -> list[Case]:
+    """The cases with one of the words in their name; without words, all. ValueError for a word in none."""
+    for word in words:
+        if not any(_has(case, word) for case in CASES):
+            raise ValueError(f"no case has {word!r} in its name: choose from {', '.join(case.name for case in CASES)}")
+    return [case for case in CASES if not words or any(_has(case, word) for word in words)]
+
+
+def _has(case: Case, word: str) -> bool:
+    return word.lower() in case.name.lower()
+
+
+def measured(case: Case, folder: Path | None) -> Iterator[file.Row]:
+    """The rows of a case with their CPU seconds; loading and fitting count in the first."""
+    began = time.process_time()
+    for figure in case.measure(folder):
+        yield file.row(case, figure, time.process_time() - began)
+        began = time.process_time()
+
+
+def _show(row: file.Row) -> bool:
+    """Print the row; are its bars reached?"""
+    bars = bars_of(row)
+    reached = all(bar.reached_by(row["value"]) for bar in bars)
+    told = "".join(f"; {bar}: {'reached' if bar.reached_by(row['value']) else 'MISSED'}" for bar in bars)
+    print(f"  {row['split']}: {row['metric']} {row['value']:.10g} ({row['seconds']:.1f} s){told}", flush=True)
+    return reached
+
+
+if __name__ == "__main__":
+    sys.exit(main())
