@@ -180,7 +180,9 @@ class HasScore(Protocol):
 class ConditionalDensity(Protocol):
     """A `log_prob` that names a parameter `given`: the law of an event for each value of something else."""
 
-    def log_prob_given(self, x: Shaped[Tensor, " n *event"], *, given: Shaped[Tensor, " n *given"]) -> Float[Tensor, " n"]:
+    def log_prob_given(
+        self, x: Shaped[Tensor, " n *event"], *, given: Shaped[Tensor, " n *given"]
+    ) -> Float[Tensor, " n"]:
         """log p(x | given), a tensor [n], row by row. A model writes it as `log_prob(x, *, given)`."""
 
 

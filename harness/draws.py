@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from harness.cells import FINE, neighbours, spacing, spread_out
+from harness.errors import out_of_memory
 from harness.subject import Subject
 
 T = TypeVar("T")
@@ -121,7 +122,9 @@ def _domain(subject: Subject) -> tuple[Tensor, Tensor] | None:
     asked = subject.profile.chart.faithful(z, x)
     try:
         log_density_where(subject, x, asked)
-    except Exception:  # the contract says -inf; a model that raises instead is asked inside its draws' box only
+    except Exception as refusal:  # the contract says -inf; a model that raises is asked inside its draws' box only
+        if out_of_memory(refusal):
+            raise
         flat = subject.pilot.reshape(len(subject.pilot), -1)
         return flat.amin(0), flat.amax(0)
     return None

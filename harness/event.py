@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.chart import transform_for
+from harness.errors import out_of_memory
 from harness.model import Model
 
 MOST_PROBED = 64
@@ -156,7 +157,9 @@ def _answer(model: Model, x: Tensor, rows: int) -> Tensor | None:
     try:
         with torch.no_grad():
             value = model.log_prob(x)
-    except Exception:  # any refusal of a trial shape says that it is not the model's
+    except Exception as refusal:  # of a trial shape, which says that it is not the model's
+        if out_of_memory(refusal):
+            raise
         return None
     return value if isinstance(value, Tensor) and tuple(value.shape) == (rows,) else None
 

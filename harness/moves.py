@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from harness.draws import log_density_where, within
+from harness.errors import out_of_memory
 from harness.reference import Reference, all_codes, looked_up
 from harness.subject import Subject
 
@@ -118,7 +119,9 @@ def differentiable(subject: Subject) -> bool:
         z = subject.profile.chart.coordinates(subject.pilot[:64])
         try:
             _, gradient = _gradient(subject, z, torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
-        except Exception:  # no graph, or a model that refuses inputs with one: other moves will do
+        except Exception as refusal:  # no graph, or a model that refuses inputs with one: other moves will do
+            if out_of_memory(refusal):
+                raise
             return False
         return bool(gradient.abs().sum() > 0)
 

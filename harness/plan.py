@@ -100,10 +100,13 @@ def _yields_to(id: str) -> tuple[str, ...]:
     """Checks of which a FAIL says already what a FAIL of this one would.
 
     A bridge is no proof against the sampler where the mass is wrong, so `density.bridge_mass` does not yield to one.
+    What is stated of draws yields to the gates as well, which draws of quite another law do not pass.
     """
     if id not in TURNS:
         return ()
     witnesses = FREE_OF_MASS if id == "density.bridge_mass" else FREE_OF_MASS + BRIDGES
+    if id in OF_DRAWS:
+        witnesses = (IN_COMMON, HAS_VOLUME, *witnesses)
     return tuple(other for other in witnesses if other != id)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from harness.chart import Chart, fit_chart
+from harness.errors import out_of_memory
 from harness.model import Model
 
 MAX_ALPHABET = 4096
@@ -99,7 +100,9 @@ def _vanishes_beside(model: Model, x: Tensor, candidates: Tensor) -> Tensor:
         moved[:, j] += 0.37 * (moved[:, j].abs().amax() + torch.finfo(x.dtype).tiny) * 1e-2
         try:
             answer[j] = bool((model.log_prob(moved.reshape(-1, *x.shape[1:])) == -torch.inf).any())
-        except Exception:  # a model that refuses such values says that they are impossible
+        except Exception as refusal:  # of such values, which says that they are impossible
+            if out_of_memory(refusal):
+                raise
             continue
     return answer
 
@@ -141,6 +144,8 @@ def _within_support(alphabet: Tensor, model: Model, dtype: torch.dtype) -> Tenso
         return alphabet
     try:
         allowed = model.support.check(alphabet.to(dtype))
-    except Exception:  # a support that speaks of whole events only, though it says otherwise
+    except Exception as refusal:  # by a support that speaks of whole events only, though it says otherwise
+        if out_of_memory(refusal):
+            raise
         return alphabet
     return alphabet[allowed] if allowed.shape == alphabet.shape and bool(allowed.any()) else alphabet

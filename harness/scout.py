@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from harness.chart import transform_for
+from harness.errors import out_of_memory
 from harness.event import Event, LostError, event_of
 from harness.model import Model
 from harness.numerics import locate
@@ -76,7 +77,9 @@ def _dtype(model: Model, shape: tuple[int, ...], transform: Transform | None) ->
     try:
         with torch.no_grad():
             value = model.log_prob(x if transform is None else transform(x))
-    except Exception:  # outside the support: nothing is known, and float32 is what most models are made for
+    except Exception as refusal:  # outside the support: nothing is known, and float32 is what most models are made for
+        if out_of_memory(refusal):
+            raise
         return torch.float32
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
@@ -132,7 +135,7 @@ class Tolerant:
             value = self.model.log_prob(x)
         except Exception as error:
             if len(x) <= 1 or self.refused >= PATIENCE * MOST_REFUSED:
-                if isinstance(error, NotImplementedError | AttributeError | TypeError):
+                if isinstance(error, NotImplementedError | AttributeError | TypeError) or out_of_memory(error):
                     raise
                 self.refused += len(x)
                 return torch.full((len(x),), -math.inf)

@@ -19,8 +19,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
+from reference_impls.gaussian_factors import in_chunks
 from reference_impls.logistic import SoftmaxRegression, refuse_separated, solve
-from reference_impls.mixture import in_chunks
 
 
 def logistic_parameters(d: int) -> int:

@@ -16,8 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.discrete import Categorical
-from reference_impls.gaussian_factors import split
-from reference_impls.mixture import in_chunks
+from reference_impls.gaussian_factors import in_chunks, split
 
 
 class BernoulliMixture:

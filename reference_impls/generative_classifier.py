@@ -48,6 +48,9 @@ class GenerativeClassifier:
         self.d, self.classes = self.models[0].d, len(self.models)
         self.prior = self.label.probs.to(self.models[0].mean())  # (K,)
 
+    def class_prior(self) -> Tensor:
+        return self.prior  # (K,)
+
     # Densities
 
     def log_joint(self, x: Tensor) -> Tensor:

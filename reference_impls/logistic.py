@@ -40,6 +40,7 @@ class SoftmaxRegression:
         if not (self.weight.isfinite().all() and self.bias.isfinite().all()):
             raise ValueError("weight and bias should be finite; fit with l2 > 0 where classes can be separated")
         self.states, self.d = self.weight.shape
+        self.given_shape = (self.d,)  # of an x
         self.history = history  # (steps,)
 
     def log_posterior(self, x: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from engine import examined, troubles
+from engine import examined, record, troubles
 from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.evidence import Absent, Verdict
-from harness.plan import BRIDGES, FREE_OF_MASS, TURNS, plan
+from harness.mutants.structure import Gaussian as Joint
+from harness.plan import BRIDGES, FREE_OF_MASS, HAS_VOLUME, IN_COMMON, OF_DRAWS, TURNS, plan
 
 
 class Gaussian:
@@ -71,9 +72,29 @@ def test_what_checks_yield_to_exists():
     ids = {check.id for check in CHECKS}
     assert set(TURNS) <= ids
     for item in plan(adapt(Gaussian()), CHECKS, 1e-6):
-        assert set(item.yields_to) <= set(FREE_OF_MASS + BRIDGES)
+        assert set(item.yields_to) <= {IN_COMMON, HAS_VOLUME, *FREE_OF_MASS, *BRIDGES}
         assert item.check.id not in item.yields_to
     assert {check.id for check in CHECKS if check.id.endswith("_of_draws")} <= set(TURNS)
+
+
+@pytest.mark.parametrize("check", ["structure.marginal_of_draws", "mutual.of_draws"])
+def test_what_is_stated_of_blocks_yields_to_a_biased_sampler(check):
+    class Biased(Joint):
+        def sample(self, n, *, generator):
+            return 1 + super().sample(n, generator=generator)
+
+    model = Biased(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+    assert record(model, check).verdict is Verdict.FAIL  # alone it would say so
+    records = examined(model, "sampler", "structure", "mutual")
+    (failed,) = troubles(records)
+    assert failed in FREE_OF_MASS + BRIDGES
+    assert records[check].evidence.blocked_by == failed
+
+
+def test_means_over_draws_are_judged_last():
+    turns = {item.check.id: item.turn for item in plan(adapt(Gaussian()), CHECKS, 1e-6)}
+    first_claim = max(turns[id] for id in (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES))
+    assert all(turns[id] > first_claim for id in OF_DRAWS)
 
 
 def test_an_infinite_error_that_stays_infinite_in_float64_is_not_of_the_arithmetic():

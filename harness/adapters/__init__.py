@@ -93,7 +93,9 @@ def _refusal(thing: object, name: str) -> str:
         return f"{name} is a function, not a model: give what it returns, or a zero-argument factory"
     reasons = unfit_of(thing)
     almost = "; ".join(reasons[key] for key in ("sample", "log_prob") if key in reasons)
-    lacks = almost or "it has no method sample(n, *, generator), log_prob(x) or energy(x), and no adapter knows its type"
+    lacks = (
+        almost or "it has no method sample(n, *, generator), log_prob(x) or energy(x), and no adapter knows its type"
+    )
     return (
         f"{name} ({kind.__module__}.{kind.__qualname__}) is no model: {lacks}. "
         f"Methods of the contract: {', '.join(CAPABILITIES)}"

@@ -38,7 +38,9 @@ def extras(thing: object, library: str, conventions: Collection[str] = ()) -> Me
 def misfits(thing: object, library: str, methods: Collection[str]) -> dict[str, str]:
     """Why attributes that somebody else added, and that have a name of the contract, are no capabilities."""
     reasons = unfit_of(thing)
-    return {name: reasons[name] for name in reasons if name not in methods and _definer(thing, written(name)) != library}
+    return {
+        name: reasons[name] for name in reasons if name not in methods and _definer(thing, written(name)) != library
+    }
 
 
 def _names_generator(name: str, method: Callable[..., Any]) -> bool:

@@ -15,7 +15,7 @@ from harness.model import Model
 
 
 def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | None) -> Model | None:
-    """A model made of the contract's methods that `thing` has; `support`, `event_shape` and `given_shape` are read where present.
+    """A model made of the contract's methods that `thing` has; its shapes and `support` are read where present.
 
     It needs `sample`, `log_prob`, `energy`, or `posterior` and a `given_shape`. A class is no model; an instance is.
     """

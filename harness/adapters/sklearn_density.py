@@ -43,7 +43,7 @@ NO_DENSITY = {
 
 
 MAXIMUM_LIKELIHOOD = ("GaussianMixture", "FactorAnalysis")
-"""Classes whose `fit` promises maximum likelihood; others smooth, regularise, keep the data, or (PCA) divide by n - 1."""
+"""Classes whose `fit` promises maximum likelihood: others smooth, keep the data, or (PCA) divide by n - 1."""
 
 
 class Found(NamedTuple):

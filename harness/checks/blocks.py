@@ -10,6 +10,7 @@ from torch import Tensor
 from harness.checks.law import NotApplicable
 from harness.checks.precision import working_unit
 from harness.checks.rounding import ELEMENTARY, LAMBDA, SAFETY, difference, working_dtype
+from harness.errors import out_of_memory
 from harness.model import Model
 from harness.subject import Subject
 
@@ -113,8 +114,9 @@ def _again(subject: Subject, x: Tensor, terms: Terms) -> tuple[Tensor, float]:
                 apart = terms(model.cast(torch.float32), narrow) - terms(model, narrow.double())
                 return terms(model, x) + apart, torch.finfo(torch.float32).eps / 2
             return terms(model.cast(torch.float64), x.double() if x.is_floating_point() else x), 2.0**-24
-        except Exception:  # a model that has only one dtype
-            pass
+        except Exception as refusal:  # a model that has only one dtype
+            if out_of_memory(refusal):
+                raise
     if not x.is_floating_point() or bool(subject.profile.chart.discrete.any()):
         return terms(model, x), 2.0**-24
     return terms(model, torch.nextafter(x, torch.full_like(x, torch.inf))), torch.finfo(x.dtype).eps / 2

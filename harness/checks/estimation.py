@@ -19,16 +19,18 @@ import torch
 from torch import Tensor
 
 from harness.checks.fitting import (
+    FISHER,
     INDISTINCT,
+    SOUND,
     ascend,
     difference,
     draws_for_fit,
     fit,
-    gradient,
     history_of,
     likelihood_rounding,
     log_likelihoods,
     parameters_of,
+    require_finite,
     size_of,
     steps_of,
     total,
@@ -50,12 +52,8 @@ UNSURE, ALLOWED = 2.0, 5.0
 more than 7 of them away, with probability 3e-12 in the limit, a PASS at most 3."""
 
 WILKS = "Wilks 1938, https://doi.org/10.1214/aoms/1177732360"
-FISHER = (
-    "Fisher 1922, On the mathematical foundations of theoretical statistics, https://doi.org/10.1098/rsta.1922.0009"
-)
 
 NEEDS = ("fit", "sample", "log_prob")
-SOUND = ("sample.finite", "support.draws_are_possible")
 
 
 @exact("estimation.as_likely_as_the_truth", needs=NEEDS, blocked_by=SOUND, unit="nats", source=FISHER)
@@ -174,31 +172,6 @@ def steps_never_descend(subject: Subject) -> Exact:
 
 
 @exact(
-    "estimation.minibatch_gradient_is_unbiased",
-    needs=("sample", "log_prob", "parameters", "with_parameters"),
-    blocked_by=SOUND,
-    unit="relative",
-    source="Robbins & Monro 1951, https://doi.org/10.1214/aoms/1177729586",
-)
-def minibatch_gradient_is_unbiased(subject: Subject) -> Exact:
-    """The mean gradient over the batches of a partition of the data is the gradient over all data.
-
-    The mean log-likelihood is a mean over rows; a gradient that depends on the company of a row (batch statistics, a
-    sum where a mean is due) is another objective's.
-    """
-    x = subject.sample(256, "estimation", "batches")
-    theta = parameters_of(subject.model)
-    _require_finite(theta)
-    whole = _mean_gradient(subject.model, theta, x)
-    parts = [_mean_gradient(subject.model, theta, part) for part in x.split(32)]
-    size = torch.stack([part.abs() for part in parts]).mean()
-    error = (torch.stack(parts).mean(0) - whole).abs().max() / size if float(size) > 0 else torch.tensor(0.0)
-    value = float(error)
-    allowed = 64 * len(x) * torch.finfo(whole.dtype).eps
-    return Exact(math.inf if math.isnan(value) else value, allowed, len(x), "8 batches of 32", "relative")
-
-
-@exact(
     "estimation.twice_the_gain_is_chi_squared",
     needs=(*NEEDS, "parameters"),
     blocked_by=(*SOUND, "estimation.as_likely_as_the_truth"),
@@ -270,15 +243,10 @@ def _require_exact_fit(fitted: Model) -> None:
         raise NotApplicable(f"the fit goes step by step (it keeps `{steps}`): where it ends depends on where it starts")
 
 
-def _require_finite(theta: Tensor) -> None:
-    if not bool(theta.isfinite().all()):
-        raise NotApplicable("the parameters are not finite: the model lies on the edge of its family")
-
-
 def _free_parameters(subject: Subject) -> int:
     """k, where the laws of large samples apply and can be tried."""
     theta = parameters_of(subject.model)
-    _require_finite(theta)
+    require_finite(theta)
     if len(theta) == 0:
         raise NotApplicable("the family has no free parameter")
     if len(theta) > MOST_PARAMETERS:
@@ -304,10 +272,6 @@ def _wilks(subject: Subject, k: int, n: int) -> Exact:
     gap = math.inf if math.isnan(mean) else abs(mean - 1)
     where = f"k = {k}: mean {mean:.3f} k over {runs:,} data sets of {n:,}"
     return Exact(gap, ALLOWED * error, runs, where, "of k", UNSURE * error)
-
-
-def _mean_gradient(model: Model, theta: Tensor, x: Tensor) -> Tensor:
-    return gradient(model, theta, lambda at: at.log_prob(x).mean())
 
 
 def _divergences(subject: Subject, n: int, runs: int) -> Tensor:
@@ -340,7 +304,6 @@ CHECKS: tuple[Check, ...] = (
     affine_equivariant,
     nothing_is_more_likely,
     steps_never_descend,
-    minibatch_gradient_is_unbiased,
     twice_the_gain_is_chi_squared,
     divergence_falls_as_one_over_n,
 )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.checks.law import NotApplicable
 from harness.checks.oracle import noise_of
 from harness.contract import attribute
 from harness.errors import out_of_memory
@@ -24,6 +25,13 @@ INDISTINCT = 0.003
 
 ENLARGEMENTS = 4
 """How often the data are made four times larger when `fit` refuses them as too few."""
+
+FISHER = (
+    "Fisher 1922, On the mathematical foundations of theoretical statistics, https://doi.org/10.1098/rsta.1922.0009"
+)
+
+SOUND = ("sample.finite", "support.draws_are_possible")
+"""What has to pass before a likelihood of draws says anything."""
 
 STEPS = ("history", "n_iter_")
 """Attributes by which a fitted model says that it was found step by step."""
@@ -104,6 +112,11 @@ def parameters_of(model: Model) -> Tensor:
         seen = f"shape {tuple(theta.shape)}" if isinstance(theta, Tensor) else f"type {type(theta).__name__}"
         raise ValueError(f"parameters() has {seen}, not a vector of floating numbers")
     return theta.detach().clone()
+
+
+def require_finite(theta: Tensor) -> None:
+    if not bool(theta.isfinite().all()):
+        raise NotApplicable("the parameters are not finite: the model lies on the edge of its family")
 
 
 def ascend(model: Model, theta: Tensor, x: Tensor, steps: int = 25) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from harness.chart import unconstrained
 from harness.checks.law import Check, NotApplicable, exact
+from harness.checks.oracle import flat_density
 from harness.checks.precision import unit_of
 from harness.checks.rounding import ELEMENTARY
 from harness.checks.surface import ROWS, broken
@@ -43,8 +44,9 @@ def gradient_is_right(subject: Subject) -> Exact:
 
     In float64, in coordinates u in which a constrained event is free, along random directions v. The differences err by
     O(h^2), which the next coarser step measures, and by rounding / h; draws where rounding drowns them are left out. A
-    kink within the larger steps does no harm: the best of several steps counts. detach() in the wrong place and a
-    hand-written backward pass are what this finds.
+    kink within the larger steps does no harm: the best of several steps counts. Draws from which a step leaves the
+    support, where log p is -inf or the model raises, are left out. detach() in the wrong place and a hand-written
+    backward pass are what this finds.
     """
     x = continuous(subject, subject.pilot[:ROWS])
     chart = subject.profile.chart
@@ -79,6 +81,11 @@ class _Free:
     def __call__(self, u: Tensor) -> Tensor:
         return self.model.log_prob(self.events(u))
 
+    def anywhere(self, u: Tensor) -> Tensor:
+        """log p, without a graph, where a step may have left the support: -inf where the model refuses the event."""
+        x = self.events(u)
+        return flat_density(self.model, x)(x.reshape(len(x), -1)).to(u.device)
+
     def displacement(self, u: Tensor) -> Tensor:
         """(n, k): how far from u the rounding of events takes the place where log p is evaluated."""
         returned = unconstrained(self.events(u), self.transform)
@@ -92,7 +99,9 @@ def _agree(log_p: _Free, u: Tensor, direction: Tensor, tolerance: float) -> Exac
     (gradient,) = torch.autograd.grad(value.sum(), leaf)
     value, slope = value.detach(), (gradient * direction).sum(1)
     with torch.no_grad():
-        ahead, behind = (torch.stack([log_p(u + h * direction) for h in side]) for side in (STEPS, -STEPS))  # (s, n)
+        ahead, behind = (
+            torch.stack([log_p.anywhere(u + h * direction) for h in side]) for side in (STEPS, -STEPS)
+        )  # (s, n)
         ends = [log_p.displacement(u + h * direction) for h in (-STEPS[0], STEPS[-1] * 0, STEPS[0])]
     slopes = (ahead - behind) / (2 * STEPS[:, None])
     bends = (ahead + behind - 2 * value).abs()  # a peak narrower than every step does not flatten as steps shrink

@@ -13,8 +13,8 @@ from torch import Tensor
 from harness.cells import FINE, neighbours, spacing, spread_out
 from harness.checks.coarseness import require_resolution
 from harness.checks.law import Check, NotApplicable, statistical
-from harness.checks.oracle import line_knots, typical_rounding
-from harness.draws import Draws, log_density
+from harness.checks.oracle import flat_density, line_knots, typical_rounding
+from harness.draws import Draws
 from harness.evidence import Cell, Look
 from harness.numerics.enumeration import enumerate_grid
 from harness.numerics.quadrature import integrate
@@ -55,9 +55,10 @@ def _intervals(subject: Subject) -> Partition:
     flat = subject.pilot.reshape(-1).double()
     levels = torch.arange(1, REGIONS, dtype=torch.float64, device=flat.device) / REGIONS
     knots = torch.quantile(flat[: 2**13], levels).unique()
+    density = flat_density(subject.model, subject.pilot)
 
     def log_p(x: Tensor) -> Tensor:
-        return log_density(subject, x.to(flat.device).reshape(-1, *chart.event_shape).to(chart.dtype)).cpu()
+        return density(x.reshape(-1, 1))
 
     cuts = torch.cat([knots.cpu(), line_knots(subject)]).unique()
     result = integrate(log_p, knots=cuts, dtype=chart.dtype, rtol=1e-8)
@@ -86,7 +87,7 @@ def _states(subject: Subject) -> Partition:
         raise NotApplicable("the support may have too many states to count one by one")
     states = torch.cat(list(enumerate_grid([alphabet.cpu() for alphabet in alphabets])))
     shaped = states.reshape(-1, *profile.chart.event_shape).to(profile.chart.dtype).to(subject.model.device)
-    mass = log_density(subject, shaped).exp().cpu()
+    mass = flat_density(subject.model, subject.pilot)(states).exp()
     if not float(mass.sum()) < 1 + 1e-3:
         raise NotApplicable(f"the masses of the states add up to {float(mass.sum()):.6g}")
     kept = mass.argsort(descending=True)[:MOST_CELLS]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.checks.law import NotApplicable
+from harness.errors import out_of_memory
 from harness.model import Model
 from harness.subject import Subject
 
@@ -43,6 +44,8 @@ def _fitted(subject: Subject) -> Model:
                     return other
             reason = "it returned no model with a density"
         except Exception as error:  # draws that the family cannot have: the next ones are milder
+            if out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
     raise NotApplicable(f"no second model could be fitted to draws that were moved ({reason})")
 

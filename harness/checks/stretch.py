@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from harness.draws import log_density, within
+from harness.errors import out_of_memory
 from harness.subject import Subject
 
 STEP = 0.25
@@ -35,7 +36,9 @@ def stretchable(subject: Subject) -> bool:
     pilot = subject.pilot
     try:
         answer = stretch(subject, pilot, log_density(subject, pilot))
-    except Exception:  # a model that refuses events, as the bridge laws do, is not asked for them here
+    except Exception as refusal:  # of events, by a model that is not asked for them here, nor by the bridge laws
+        if out_of_memory(refusal):
+            raise
         return False
     inside = within(subject, torch.cat([_moved(subject, pilot, sign) for sign in (1, -1)]))
     return bool(answer.isfinite().all()) and bool(inside.all())

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from harness.checks.law import OTHER_MEASURE, Check, NotApplicable, exact
+from harness.checks.oracle import flat_density
 from harness.checks.surface import ROWS, broken
 from harness.draws import log_density
 from harness.evidence import Exact
@@ -141,7 +142,7 @@ def _jumps(subject: Subject, x: Tensor, j: int) -> bool:
     for end in (-torch.inf, torch.inf):
         flat = x.reshape(len(x), -1).clone()
         flat[:, j] = torch.nextafter(flat[:, j], torch.full_like(flat[:, j], end))
-        sides.append((log_density(subject, flat.reshape(x.shape)) - here).abs())
+        sides.append((_anywhere(subject, flat.reshape(x.shape)) - here).abs())
     return bool((here.isfinite() & (torch.stack(sides) > subject.effort.tolerance).all(0)).all())
 
 
@@ -180,15 +181,20 @@ def _goes_on(subject: Subject, x: Tensor) -> bool:
     chart, x = subject.profile.chart, x[: 4 * ROWS]
     noise = torch.randn(len(x), chart.size, generator=subject.generator("beside"), device=x.device, dtype=torch.float64)
     beside = (x + (noise * chart.scale / 10).reshape(x.shape)).to(x.dtype)
-    near = log_density(subject, beside) > log_density(subject, x) - NEGLIGIBLE
+    near = _anywhere(subject, beside) > log_density(subject, x) - NEGLIGIBLE
     return 2 * int(near.sum()) > len(x)
 
 
 def _falls_far_away(subject: Subject, x: Tensor) -> bool:
     """Is log p negligible at nearly all events a thousand times as large? A density of volume has to be."""
     x = x[: 4 * ROWS]
-    far = log_density(subject, (FAR * x.double()).to(x.dtype)) <= log_density(subject, x) - NEGLIGIBLE
+    far = _anywhere(subject, (FAR * x.double()).to(x.dtype)) <= log_density(subject, x) - NEGLIGIBLE
     return 10 * int(far.sum()) >= 9 * len(x)
+
+
+def _anywhere(subject: Subject, x: Tensor) -> Tensor:
+    """log p (n,) of events that may be off the support: -inf where the model refuses them."""
+    return flat_density(subject.model, subject.pilot)(x.reshape(len(x), -1)).to(x.device)
 
 
 CHECKS: tuple[Check, ...] = (in_common, has_volume)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from harness.mutants import (
+    classifier,
     density,
+    energy,
+    errata,
     estimation,
     information,
+    maps,
     moments,
     mutual,
     randomness,
@@ -27,8 +31,12 @@ MUTANTS: tuple[Mutant, ...] = (
     *information.MUTANTS,
     *structure.MUTANTS,
     *mutual.MUTANTS,
+    *maps.MUTANTS,
+    *classifier.MUTANTS,
+    *energy.MUTANTS,
     *sampler.MUTANTS,
     *estimation.MUTANTS,
+    *errata.MUTANTS,
 )
 NEAR_MISSES: tuple[NearMiss, ...] = (
     *surface.NEAR_MISSES,
@@ -40,8 +48,12 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     *information.NEAR_MISSES,
     *structure.NEAR_MISSES,
     *mutual.NEAR_MISSES,
+    *maps.NEAR_MISSES,
+    *classifier.NEAR_MISSES,
+    *energy.NEAR_MISSES,
     *sampler.NEAR_MISSES,
     *estimation.NEAR_MISSES,
+    *errata.NEAR_MISSES,
 )
 
 __all__ = ["MUTANTS", "NEAR_MISSES", "Change", "Mutant", "NearMiss", "mutated"]

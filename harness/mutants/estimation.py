@@ -192,6 +192,10 @@ class _Batchwise:
         return self.model.log_prob(x - 0.1 * x.mean(0))
 
 
+def _kl_swapped(model: Model) -> dict[str, Callable[..., object]]:
+    return {"kl": lambda other: other.target.kl(model.target)}
+
+
 def _in_other_units(model: Model) -> dict[str, Callable[..., object]]:
     return {
         "parameters": lambda: 3.0 * model.parameters().flip(0),
@@ -208,6 +212,7 @@ LIKELY, ORDER = "estimation.as_likely_as_the_truth", "estimation.rows_in_any_ord
 DOUBLED, AFFINE = "estimation.doubled_data_change_nothing", "estimation.affine_equivariant"
 MAXIMAL, STEPS = "estimation.nothing_is_more_likely", "estimation.steps_never_descend"
 BATCHES, WILKS = "estimation.minibatch_gradient_is_unbiased", "estimation.twice_the_gain_is_chi_squared"
+SLOPE = "estimation.gradient_is_that_of_the_divergence"
 RATE = "estimation.divergence_falls_as_one_over_n"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -235,6 +240,7 @@ MUTANTS: tuple[Mutant, ...] = (
         erratum="E19",
     ),
     Mutant("gradient.batch", "a density that centres its batch", BATCHES, _plane, _batch_statistics),
+    Mutant("kl.swapped", "KL(q, p) for KL(p, q)", SLOPE, _plane, _kl_swapped),
     Mutant("parameters.one_more", "one free parameter too many", WILKS, _plane, _one_parameter_more, erratum="E01"),
     Mutant("fit.shrunk", "the mean shrunk by 3 %", RATE, _plane, _fitting(_shrunk)),
 )
@@ -248,6 +254,7 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("fit.other_units", "parameters in other units and order", MAXIMAL, _plane, _in_other_units),
     NearMiss("fit.at_rest", "a history that stands still at its end", STEPS, _bumps, _nothing),
     NearMiss("fit.other_units", "parameters in other units and order", BATCHES, _plane, _in_other_units),
+    NearMiss("fit.other_units", "parameters in other units and order", SLOPE, _plane, _in_other_units),
     NearMiss("fit.other_units", "parameters in other units and order", WILKS, _plane, _in_other_units),
     NearMiss("fit.n_minus_1", "covariance divided by n - 1: biased by 1/n only", RATE, _plane, _fitting(_unbiased)),
 )

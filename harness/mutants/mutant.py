@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.adapters import adapt
+from harness.adapters import protocol
 from harness.model import Model
 
 Change = Callable[[Model], Mapping[str, Callable[..., Any]]]
@@ -49,14 +49,17 @@ def answering(**formulas: Callable[..., Any]) -> Change:
     An object that a formula returns for a tensor, such as the law of some coordinates, becomes a model.
     """
 
-    def answer(law: object, formula: Callable[..., Any]) -> Callable[..., Any]:
-        def method(*args: Any, **named: Any) -> Any:
-            value = formula(law, *args, **named)
-            return value if isinstance(value, Tensor) else adapt(value)
+    def change(model: Model) -> dict[str, Callable[..., Any]]:
+        def answer(formula: Callable[..., Any]) -> Callable[..., Any]:
+            def method(*args: Any, **named: Any) -> Any:
+                value = formula(model.target, *args, **named)
+                return value if isinstance(value, Tensor) else protocol.adapt(value, model.name, model.device, None)
 
-        return method
+            return method
 
-    return lambda model: {name: answer(model.target, formula) for name, formula in formulas.items()}
+        return {name: answer(formula) for name, formula in formulas.items()}
+
+    return change
 
 
 def mutated(model: Model, change: Change, name: str = "") -> Model:

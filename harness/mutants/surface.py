@@ -126,6 +126,23 @@ def _detached(model: Model, x: Tensor) -> Tensor:
     return model.log_prob(torch.cat([x[:, :1].detach(), x[:, 1:]], 1))
 
 
+class Refusing:
+    """An exponential law that raises outside its support, which it does not declare: torch's own, validated."""
+
+    rate = torch.tensor(1.3, dtype=torch.float64)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return -torch.log1p(-torch.rand(n, 1, generator=generator)) / self.rate.float()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return torch.distributions.Exponential(self.rate, validate_args=True).log_prob(x[:, 0])
+
+
+def _steeper(model: Model, x: Tensor) -> Tensor:
+    """The same value, with half a unit too much slope."""
+    return model.log_prob(x) + (x - x.detach()).sum(1) / 2
+
+
 def _kinked(model: Model, x: Tensor) -> Tensor:
     return model.log_prob(x) - 0.1 * x[:, 0].abs()
 
@@ -163,6 +180,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("slope_nan", "where() with a NaN slope", "log_prob.gradient_finite", normal, on_density(_nan_slope)),
     Mutant("slope_detached", "one coordinate detached", "log_prob.gradient_right", normal, on_density(_detached)),
+    Mutant("slope_refusing", "a wrong backward pass", "log_prob.gradient_right", Refusing, on_density(_steeper)),
 )
 
 NEAR_MISSES: tuple[NearMiss, ...] = (
@@ -183,4 +201,5 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("keeps_batch", "new attribute", "log_prob.leaves_model_unchanged", normal, on_density(_keeps_last_batch)),
     NearMiss("slope_guarded", "the double where()", "log_prob.gradient_finite", normal, on_density(_safe_slope)),
     NearMiss("kink", "a kink at 0", "log_prob.gradient_right", normal, on_density(_kinked)),
+    NearMiss("refusing", "raises off its support", "log_prob.gradient_right", Refusing, on_density(_copied_first)),
 )

@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 from harness import check_model
 from reference_impls import mixture
 from reference_impls.gaussian import DiagonalGaussian, Gaussian
+from reference_impls.gaussian_factors import CHUNK
 from reference_impls.mixture import KINDS, GaussianMixture, expectation_maximisation, fit_mixture
 
 PRESETS = (
@@ -237,9 +238,9 @@ def test_old_faithful(old_faithful):
 def test_log_prob_looks_at_few_rows_at_a_time():
     model = mixture.three_modes(dtype=torch.float64)
     seen = []
-    x = torch.zeros(mixture.CHUNK + 1, 2, dtype=torch.float64)
+    x = torch.zeros(CHUNK + 1, 2, dtype=torch.float64)
     whole = mixture.in_chunks(lambda rows: seen.append(len(rows)) or rows.sum(-1), x, 64)
-    assert max(seen) * 64 <= mixture.CHUNK
+    assert max(seen) * 64 <= CHUNK
     assert whole.shape == (len(x),)
     few = model.sample(7, generator=generator())
     many = few.repeat(30_000, 1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from engine import changed, record
-from harness.checks.estimation import CHECKS
+from harness.checks import estimation, likelihood_gradient
 from harness.evidence import Verdict
 from harness.mutants.estimation import MUTANTS, NEAR_MISSES
 
-IDS = {check.id for check in CHECKS}
+IDS = {check.id for check in (*estimation.CHECKS, *likelihood_gradient.CHECKS)}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.check}-{mutant.name}")

@@ -14,12 +14,22 @@ from torch import Tensor
 
 from harness.adapters import adapt
 from harness.checks import CHECKS
+from harness.checks.blocks import _again
 from harness.checks.oracle import flat_density
+from harness.checks.second import _fitted
+from harness.checks.stretch import stretchable
+from harness.draws import within
 from harness.effort import EFFORTS
 from harness.errors import out_of_memory
+from harness.event import ROWS, event_of
 from harness.evidence import Raised, Record, Verdict
+from harness.model import Model
+from harness.moves import differentiable
 from harness.plan import plan
+from harness.profile import profile
 from harness.run import Settings, examine
+from harness.scout import Tolerant, points
+from harness.subject import Subject
 
 MUCH = 10**13
 ALLOCATORS: dict[str, Callable[[], object]] = {
@@ -123,3 +133,86 @@ def test_an_event_that_the_model_refuses_is_impossible():
 )
 def test_what_counts_as_running_out_of_memory(error: Exception, memory: bool):
     assert out_of_memory(error) is memory
+
+
+class Alone(Normal):
+    """The same without a sampler."""
+
+    sample = None
+    event_shape = (1,)
+
+
+class Pair(Normal):
+    """Draws that take two values only, so that it is asked whether there is a density beside them."""
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return torch.randint(2, (n, 1), generator=generator) / 3 + 0.1
+
+
+class Estimator(Normal):
+    def fit(self, x: Tensor) -> Estimator:
+        self.act()
+        return self
+
+
+class Hungry(torch.distributions.constraints.Constraint):
+    """A discrete support whose check does `act`."""
+
+    is_discrete = True
+
+    def __init__(self, act: Callable[[], object]):
+        self.act = act
+
+    def check(self, value: Tensor) -> Tensor:
+        self.act()
+        return torch.ones_like(value, dtype=torch.bool)
+
+
+Act = Callable[[], object]
+
+
+def subject_of(model: object) -> Subject:
+    return Subject(adapt(model), EFFORTS["quick"], 0)
+
+
+def _terms(act: Act) -> Callable[[Model, Tensor], Tensor]:
+    return lambda model, x: act() if wide(x) else torch.zeros(len(x), 1)
+
+
+def _within_hungry(act: Act) -> object:
+    model = Normal(act, lambda x: False)
+    model.support = Hungry(act)
+    return profile(adapt(model), torch.arange(4.0)[:, None])
+
+
+ASKED: dict[str, Callable[[Act], object]] = {
+    "the domain of the proposals": lambda act: within(
+        subject_of(Normal(act, lambda x: len(x) == 2**12)), torch.ones(2, 1)
+    ),
+    "the shape of an event": lambda act: event_of(adapt(Alone(act, lambda x: len(x) == ROWS[0]))),
+    "the dtype of a density": lambda act: points(adapt(Alone(act, lambda x: len(x) == 3)), 0, 64),
+    "an event of a scout": lambda act: Tolerant(adapt(Normal(act, lambda x: True)))(torch.zeros(3, 1)),
+    "beside the draws": lambda act: subject_of(Pair(act, lambda x: len(x) == 16)).profile,
+    "the support of values": _within_hungry,
+    "a gradient for moves": lambda act: differentiable(subject_of(Normal(act, lambda x: x.requires_grad))),
+    "a stretch": lambda act: stretchable(subject_of(Normal(act, lambda x: True))),
+    "the terms in float64": lambda act: _again(subject_of(Normal(act, wide)), torch.zeros(3, 1), _terms(act)),
+    "a second model": lambda act: _fitted(subject_of(Estimator(act, lambda x: False))),
+}
+"""What is found out by asking, where a refusal is an answer."""
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_memory_that_runs_out_is_no_answer(what: str):
+    with pytest.raises(RuntimeError, match="allocate"):
+        ASKED[what](ALLOCATORS["torch"])
+
+
+@pytest.mark.parametrize("what", sorted(ASKED.keys() - {"a second model"}))
+def test_another_refusal_is_one(what: str):
+    ASKED[what](refuse)
+
+
+def test_a_scout_halves_a_batch_that_is_too_large_for_memory():
+    tolerant = Tolerant(adapt(Normal(ALLOCATORS["torch"], lambda x: len(x) > 2)))
+    assert bool(tolerant(torch.zeros(5, 1)).isfinite().all())
