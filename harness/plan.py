@@ -39,6 +39,7 @@ OF_DRAWS = (
     "information.kl_of_draws",
     "structure.marginal_of_draws",
     "mutual.of_draws",
+    "energy.log_partition_of_draws",
 )
 """Checks of what the model states by means over draws, which must be draws from the density for that."""
 
