@@ -14,6 +14,7 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from harness.chart import Chart
+from harness.numerics.order import column_quantiles
 from harness.subject import Subject
 
 FINE = 2.0**-12
@@ -35,7 +36,7 @@ def _spacing(subject: Subject) -> float:
         return 0.0
     below, above = (side.reshape(len(pilot), -1).to(torch.float64) for side in neighbours(pilot))
     levels = torch.tensor([0.25, 0.75], dtype=torch.float64, device=pilot.device)
-    first, third = torch.nanquantile(pilot.reshape(len(pilot), -1).to(torch.float64), levels, dim=0)
+    first, third = column_quantiles(pilot.reshape(len(pilot), -1).to(torch.float64), levels)
     spread = (third - first) / 1.349
     width = ((above - below) / 2).nanmedian(0).values / spread
     counts = chart.discrete | ~(spread > 0) | ~width.isfinite()

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 from torch.distributions.constraints import Constraint
 
+from harness.numerics.order import column_quantiles
+
 HEAVY = 12.0
 """Ratio of 99.9 % to 75 % quantile, from the median, above which a tail is compressed (Gaussian 4.6, t_3 13)."""
 
@@ -118,7 +120,7 @@ def fit_chart(x: Shaped[Tensor, " n *event"], support: Constraint | None, discre
         discrete = torch.zeros(u.shape[1], dtype=torch.bool, device=u.device)
     u = torch.where(u.isfinite(), u, torch.nan)
     levels = torch.tensor([0.001, 0.25, 0.5, 0.75, 0.999], dtype=u.dtype, device=u.device)
-    q = torch.nanquantile(u[: 2**14], levels, dim=0)
+    q = column_quantiles(u[: 2**14], levels)
     location = q[2].nan_to_num(0.0)
     spread = torch.maximum(q[3] - q[2], q[2] - q[1]) / 0.6745
     reach = torch.maximum(q[4] - q[2], q[2] - q[0])

@@ -54,12 +54,17 @@ def labels(subject: Subject) -> list[str]:
 def weighted_sums(
     subject: Subject, z: Float64[Tensor, "n d"], log_p: Float64[Tensor, " n"], weight: Float[Tensor, " n"]
 ) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
-    """Sums over rows of w g and of (w g)^2 for every column g, without a row's columns ever being stored."""
+    """Sums over rows of w g and of (w g)^2 for every column g, without a row's columns ever being stored.
+
+    Weights are near 1, and float32 adds up many such numbers with a bias of 1e-5, which is more than their mean is
+    known to. So sums of g, exact for indicators, and of (w - 1) g, which are small, are made apart.
+    """
     profile = subject.profile
     w = weight.float()
+    apart = torch.stack([torch.ones_like(w), (weight - 1).float()])  # (2, n)
     dense = _shapes(z[:, ~profile.chart.discrete]).flatten(1)
     whole = _whole(subject, z, log_p)
-    total, squares = [w @ dense], [w.square() @ dense.square()]
+    total, squares = [(apart @ dense).double().sum(0)], [w.square() @ dense.square()]
     places = _discrete(profile)
     if places:
         position, known = all_codes(profile, z)
@@ -72,7 +77,7 @@ def weighted_sums(
             table = _table(subject, j).double()
             total.append(once[i, : len(table)] @ table)
             squares.append(twice[i, : len(table)] @ table.square())
-    total, squares = [*total, w @ whole], [*squares, w.square() @ whole]
+    total, squares = [*total, (apart @ whole).double().sum(0)], [*squares, w.square() @ whole]
     return torch.cat([part.double() for part in total]).cpu(), torch.cat([part.double() for part in squares]).cpu()
 
 

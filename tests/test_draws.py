@@ -96,4 +96,4 @@ def test_a_correct_sampler_passes_whether_or_not_its_density_raises(raises):
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_a_wrong_sampler_is_found_whether_or_not_its_density_raises(raises):
-    assert examined(Interval(raises, power=1.3))["sampler.bridge"].verdict is Verdict.FAIL
+    assert examined(Interval(raises, power=1.3), "sampler.bridge")["sampler.bridge"].verdict is Verdict.FAIL

@@ -119,7 +119,7 @@ def require_finite(theta: Tensor) -> None:
         raise NotApplicable("the parameters are not finite: the model lies on the edge of its family")
 
 
-def ascend(model: Model, theta: Tensor, x: Tensor, steps: int = 25) -> float:
+def ascend(model: Model, theta: Tensor, x: Tensor, steps: int = 10) -> float:
     """The largest total log-likelihood of x that L-BFGS finds from `theta`, itself included."""
     theta = theta.clone().requires_grad_()
     best = -math.inf

@@ -21,6 +21,7 @@ from harness.errors import out_of_memory
 from harness.evidence import Exact
 from harness.model import Model
 from harness.numerics import Function, Integral, LogDensity, surprisal
+from harness.numerics.order import column_quantiles
 from harness.peaks import peaks_of
 from harness.space import Branches, Charted, Line, Space, States, quantiles
 from harness.states import TooManyError, discrete_space, limits
@@ -118,7 +119,7 @@ def compared(
 def _build(subject: Subject) -> Oracle:
     pilot = subject.pilot
     flat = pilot.reshape(len(pilot), -1).to("cpu", torch.float64)
-    low, middle, high = torch.nanquantile(flat[: 2**14], torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
+    low, middle, high = column_quantiles(flat[: 2**14], torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     spread = torch.where(high > low, high - low, 1.349 * flat.nan_to_num(0.0, 0.0, 0.0).std(0))
     scale = torch.where(spread > 0, spread / 1.349, 1.0)
     return Oracle(space_of(subject), flat_density(subject.model, pilot), noise_of(subject), middle, scale)

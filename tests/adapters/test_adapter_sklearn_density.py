@@ -188,7 +188,7 @@ def test_an_estimator_that_was_fitted_on_named_columns_scores_rows_without_a_war
 
 def test_a_kernel_without_a_sampler_is_a_density_only():
     model = adapt(KernelDensity(kernel="cosine").fit(X))
-    assert set(model.methods) == {"log_prob", "fit"}
+    assert set(model.methods) == {"log_prob"}
 
 
 @pytest.mark.parametrize("name", ["mixture", "factor analysis"])

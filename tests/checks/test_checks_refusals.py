@@ -77,7 +77,7 @@ def test_the_search_for_the_events_at_fault_is_given_up_in_time():
     records = examined(model, "density.integrates_to_one")
     assert records["density.integrates_to_one"].verdict is Verdict.SKIP
     assert "too many events" in records["density.integrates_to_one"].message
-    assert MOST_REFUSALS <= model.refused <= 2 * MOST_REFUSALS
+    assert MOST_REFUSALS <= model.refused <= 4 * MOST_REFUSALS  # several searches, each with a patience of its own
 
 
 @pytest.mark.parametrize("kind", [Density, Drawn])
