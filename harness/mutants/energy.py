@@ -190,7 +190,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("half_the_bonds", "another energy than that of Z", Z, spins(8), _in_two_baths),
     Mutant("log_z_forgotten", "log_prob = -E", SAME, bowl(3, Normalised), _without_log_z),
     Mutant("too_cold", "1.1 E", SAME, bowl(5, Normalised), edited("energy", lambda e: 1.1 * e)),
-    Mutant("sign", "-E", SAME, bowl(2, Normalised), edited("energy", lambda e: -e)),
+    Mutant("sign", "-E", SAME, bowl(5, Normalised), edited("energy", lambda e: -e)),
     Mutant("draws_too_hot", "draws x 1.1", STEIN, bowl(4), edited("sample", lambda x: 1.1 * x)),
     Mutant("draws_beside", "draws + 0.15", STEIN, bowl(4), edited("sample", lambda x: x + 0.15)),
     Mutant("draws_too_hot", "draws x 1.1", EXCHANGE, bowl(4), edited("sample", lambda x: 1.1 * x)),
