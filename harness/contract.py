@@ -15,7 +15,7 @@ from types import MethodType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Bool, Float, Num, Shaped
 from torch import Tensor
 
 CONTRACT_VERSION = "1.0"
@@ -216,6 +216,208 @@ class HasPosterior(Protocol):
         """
 
 
+@runtime_checkable
+class HasConditionals(Protocol):
+    """An autoregressive density, factor by factor: p(x) = prod_i p(x_{o_i} | x_{o_1}, ..., x_{o_{i-1}})."""
+
+    def conditionals(self, x: Shaped[Tensor, " n *event"]) -> Float[Tensor, "n d"]:
+        """log p(x_i | the coordinates drawn before it), [n, d]: a column a coordinate of the flattened event.
+
+        Column i is a function of x_i and of coordinates before it in the `ordering` alone.
+        """
+
+
+@runtime_checkable
+class HasOrdering(Protocol):
+    """In which order coordinates depend on each other."""
+
+    def ordering(self) -> Sequence[int]:
+        """The coordinates of the flattened event, first drawn first: a permutation of 0, ..., d-1.
+
+        Without it an autoregressive model's order is 0, 1, ..., d-1. A bijection that has it claims to be triangular:
+        in that order, each coordinate of forward(z) depends on those of z up to its own.
+        """
+
+
+@runtime_checkable
+class HasReceptiveField(Protocol):
+    """What an autoregressive model's conditionals see."""
+
+    def receptive_field(self) -> Bool[Tensor, "d d"]:
+        """Entry (i, j): does p(x_i | ...) depend on x_j? False is a promise; True, that some parameters make it so."""
+
+
+@runtime_checkable
+class NaiveSampler(Protocol):
+    """The sampler without its cache: a pass through the whole event for each coordinate."""
+
+    def sample_naive(self, n: int, *, generator: torch.Generator) -> Shaped[Tensor, " n *event"]:
+        """What `sample` returns for the same state of the generator, up to rounding."""
+
+
+@runtime_checkable
+class HasForward(Protocol):
+    """A bijection x = f(z)."""
+
+    def forward(self, z: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """f(z), row by row, of the shape of z."""
+
+
+@runtime_checkable
+class HasInverse(Protocol):
+    """The way back."""
+
+    def inverse(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """z with f(z) = x, row by row."""
+
+
+@runtime_checkable
+class HasLogDet(Protocol):
+    """By how much a bijection stretches volumes."""
+
+    def log_det(self, z: Float[Tensor, " n *event"]) -> Float[Tensor, " n"]:
+        """log |det J| at z, with J_ij = d f_i / d z_j, a tensor [n]."""
+
+
+@runtime_checkable
+class HasBase(Protocol):
+    """The law that a generator starts from: of z for x = f(z), of pure noise for a diffusion."""
+
+    def base(self) -> Any:
+        """A model: log p(x) = log base(z) - log_det(z) for a bijection; the law of x at the last time of a schedule."""
+
+
+@runtime_checkable
+class HasPrior(Protocol):
+    """The law of a latent variable."""
+
+    def prior(self) -> Any:
+        """The model of z, with `sample` and `log_prob`."""
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """The law of an event when its latent variable is known: a decoder."""
+
+    def likelihood(self) -> Any:
+        """The model of x given z: log_prob(x, *, given=z) and sample(n, *, given=z, generator)."""
+
+
+@runtime_checkable
+class HasLatentPosterior(Protocol):
+    """An approximation of the law of the latent variable when the event is known: an encoder."""
+
+    def latent_posterior(self) -> Any:
+        """The model q of z given x: log_prob(z, *, given=x) and sample(n, *, given=x, generator).
+
+        A model writes it as `posterior()`, without arguments.
+        """
+
+
+@runtime_checkable
+class HasElbo(Protocol):
+    """The evidence lower bound."""
+
+    def elbo(self, x: Shaped[Tensor, " n *event"], *, generator: torch.Generator) -> Float[Tensor, " n"]:
+        """An unbiased estimate of E_q[log p(x, z) - log q(z | x)] <= log p(x) a row, a tensor [n]."""
+
+
+@runtime_checkable
+class HasIwae(Protocol):
+    """The importance-weighted bound."""
+
+    def iwae(self, x: Shaped[Tensor, " n *event"], k: int, *, generator: torch.Generator) -> Float[Tensor, " n"]:
+        """log 1/k sum_i p(x, z_i) / q(z_i | x) with z_1, ..., z_k from q, a tensor [n]; in mean it rises to log p."""
+
+
+@runtime_checkable
+class HasSchedule(Protocol):
+    """The forward kernel of a diffusion: x_t = scale(t) x_0 + sigma(t) e with standard normal e."""
+
+    def schedule(self, t: Float[Tensor, " k"]) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """scale(t) and sigma(t) for times in `time_range`."""
+
+
+@runtime_checkable
+class HasTimeRange(Protocol):
+    """When a diffusion begins and ends."""
+
+    def time_range(self) -> tuple[float, float]:
+        """The first time, at which there is least noise, and the last, at which x has the law `base`."""
+
+
+@runtime_checkable
+class HasTransition(Protocol):
+    """The forward kernel between two times."""
+
+    def transition(self, s: Float[Tensor, " k"], t: Float[Tensor, " k"]) -> tuple[Tensor, Tensor]:
+        """(scale [k], sigma [k]) of x_t = scale x_s + sigma e, for s <= t."""
+
+
+@runtime_checkable
+class HasBackward(Protocol):
+    """The kernel of a diffusion back in time, when its start is known."""
+
+    def backward(self, s: Float[Tensor, " k"], t: Float[Tensor, " k"]) -> tuple[Tensor, Tensor, Tensor]:
+        """(a [k], b [k], sigma [k]) of q(x_s | x_t, x_0) = N(a x_0 + b x_t, sigma^2 I), for s < t."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """The mean of what was clean, when the noisy is seen."""
+
+    def denoise(self, x: Float[Tensor, " n *event"], t: Float[Tensor, " n"]) -> Float[Tensor, " n *event"]:
+        """E[x_0 | x_t = x], a time a row."""
+
+
+@runtime_checkable
+class ScoreInTime(Protocol):
+    """The score of each noisy law."""
+
+    def score_at(self, x: Float[Tensor, " n *event"], t: Float[Tensor, " n"]) -> Float[Tensor, " n *event"]:
+        """grad log p_t(x), a time a row."""
+
+
+@runtime_checkable
+class Integrator(Protocol):
+    """The deterministic sampler: the probability-flow ODE solved back from noise."""
+
+    def integrate(self, x: Float[Tensor, " n *event"], steps: int) -> Float[Tensor, " n *event"]:
+        """x at the first time for x at the last time, by so many steps of the solver."""
+
+
+@runtime_checkable
+class HasOrder(Protocol):
+    """How fast a solver's error falls."""
+
+    def order(self) -> int:
+        """The p for which the error of `integrate` falls as steps^-p: 1 for Euler's method, 2 for Heun's."""
+
+
+@runtime_checkable
+class HasData(Protocol):
+    """What a model is to imitate."""
+
+    def data(self) -> Any:
+        """The law of the events: a model that can `sample`, or draws of it [m, *event] that were not trained on."""
+
+
+@runtime_checkable
+class HasTrainingData(Protocol):
+    """What a model has learnt from."""
+
+    def training_data(self) -> Shaped[Tensor, " m *event"]:
+        """The events that it was fitted to."""
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """A conditional sampler that completes events: what is given is a part of them."""
+
+    def observed(self, given: Shaped[Tensor, " n *given"]) -> tuple[Tensor, Tensor]:
+        """(mask, values), both [n, *event]: draws given it have these values wherever the mask is true."""
+
+
 PROTOCOLS: tuple[type, ...] = (
     Sampler,
     Density,
@@ -240,6 +442,30 @@ PROTOCOLS: tuple[type, ...] = (
     ConditionalSampler,
     HasClassPrior,
     HasPosterior,
+    HasConditionals,
+    HasOrdering,
+    HasReceptiveField,
+    NaiveSampler,
+    HasForward,
+    HasInverse,
+    HasLogDet,
+    HasBase,
+    HasPrior,
+    HasLikelihood,
+    HasLatentPosterior,
+    HasElbo,
+    HasIwae,
+    HasSchedule,
+    HasTimeRange,
+    HasTransition,
+    HasBackward,
+    Denoiser,
+    ScoreInTime,
+    Integrator,
+    HasOrder,
+    HasData,
+    HasTrainingData,
+    Observing,
 )
 
 
@@ -257,7 +483,7 @@ def written(name: str) -> str:
 
     One method may so have two capabilities: `log_prob(x, given=None)` is a density, and a conditional one.
     """
-    return name.removesuffix("_given")
+    return name.removesuffix("_given").removeprefix("latent_")
 
 
 def capabilities_of(thing: object) -> dict[str, Callable[..., Any]]:
@@ -272,13 +498,17 @@ def capabilities_of(thing: object) -> dict[str, Callable[..., Any]]:
 def unfit_of(thing: object) -> dict[str, str]:
     """Names of the contract that `thing` has, but not as the contract's method: name to the reason."""
     reasons = {}
+    found = capabilities_of(thing)
+    served = {written(name) for name in found if not name.endswith("_given")}
     for name, promise in CAPABILITIES.items():
         value = _candidate(thing, name)
+        if written(name) in served and name not in found:  # the method has its other meaning
+            continue
         wanted = f"{written(name)}({', '.join(_asked(promise))})"
         if callable(value) and not _callable_as(value, promise):
             reasons[name] = f"{written(name)}{inspect.signature(value)} cannot be called as {wanted}"
         elif value is not None and not callable(value):
-            reasons[name] = f"{name} is a {type(value).__name__}, not a method that can be called as {wanted}"
+            reasons[name] = f"{written(name)} is a {type(value).__name__}, not a method that can be called as {wanted}"
     return reasons
 
 
@@ -293,7 +523,7 @@ def attribute(thing: object, name: str) -> Any:
 def _candidate(thing: object, name: str) -> Any:
     """The attribute that may be the capability; one that is conditional must name its parameter `given`."""
     value = attribute(thing, written(name))
-    if written(name) == name:
+    if not name.endswith("_given"):
         return value
     return value if callable(value) and _names_given(getattr(value, "__func__", value)) else None
 

@@ -59,7 +59,10 @@ def _root(cls: type) -> str:
     return str(cls.__module__).partition(".")[0]
 
 
-RELATED = ("with_parameters", "affine", "marginal", "conditional")
+RELATED = (
+    *("with_parameters", "affine", "marginal", "conditional"),
+    *("base", "prior", "likelihood", "latent_posterior", "data"),
+)
 """Methods that return another model."""
 
 

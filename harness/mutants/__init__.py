@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from harness.mutants import (
+    autoregressive,
+    bijection,
     classifier,
     density,
+    diffusion,
     energy,
     errata,
     estimation,
+    given,
+    implicit,
     information,
+    latent,
     maps,
+    module,
     moments,
     mutual,
     randomness,
@@ -36,6 +43,13 @@ MUTANTS: tuple[Mutant, ...] = (
     *energy.MUTANTS,
     *sampler.MUTANTS,
     *estimation.MUTANTS,
+    *autoregressive.MUTANTS,
+    *bijection.MUTANTS,
+    *latent.MUTANTS,
+    *diffusion.MUTANTS,
+    *implicit.MUTANTS,
+    *given.MUTANTS,
+    *module.MUTANTS,
     *errata.MUTANTS,
 )
 NEAR_MISSES: tuple[NearMiss, ...] = (
@@ -53,6 +67,13 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     *energy.NEAR_MISSES,
     *sampler.NEAR_MISSES,
     *estimation.NEAR_MISSES,
+    *autoregressive.NEAR_MISSES,
+    *bijection.NEAR_MISSES,
+    *latent.NEAR_MISSES,
+    *diffusion.NEAR_MISSES,
+    *implicit.NEAR_MISSES,
+    *given.NEAR_MISSES,
+    *module.NEAR_MISSES,
     *errata.NEAR_MISSES,
 )
 

@@ -1,0 +1,8 @@
+"""Autoregressive models that look ahead, are no laws, or draw otherwise; and right ones that look odd."""
+
+from __future__ import annotations
+
+from harness.mutants.mutant import Mutant, NearMiss
+
+MUTANTS: tuple[Mutant, ...] = ()
+NEAR_MISSES: tuple[NearMiss, ...] = ()

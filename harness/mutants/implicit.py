@@ -1,0 +1,8 @@
+"""Samplers that miss, repeat or remember the data; and right ones that look odd."""
+
+from __future__ import annotations
+
+from harness.mutants.mutant import Mutant, NearMiss
+
+MUTANTS: tuple[Mutant, ...] = ()
+NEAR_MISSES: tuple[NearMiss, ...] = ()

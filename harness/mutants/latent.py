@@ -1,0 +1,8 @@
+"""Bounds above the likelihood, posteriors that ignore the data; and right ones that look odd."""
+
+from __future__ import annotations
+
+from harness.mutants.mutant import Mutant, NearMiss
+
+MUTANTS: tuple[Mutant, ...] = ()
+NEAR_MISSES: tuple[NearMiss, ...] = ()
