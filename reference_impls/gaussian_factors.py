@@ -12,9 +12,9 @@ from functools import reduce
 import torch
 from torch import Generator, Tensor
 
-CHUNK = 2**16
-"""Numbers in a temporary of a log density: 1/4 or 1/2 MiB stay in the cache of a core. Larger ones are slower, as the
-allocator gives their memory back to the system and asks for it again."""
+CHUNK = 2**18
+"""Numbers in a temporary of a log density: 1 or 2 MiB stay near the core, and are enough work for several threads. Much
+larger ones are slower, as the allocator gives their memory back to the system and asks for it again."""
 CHUNK_ON_A_GPU = 2**24
 """The same where it takes more to be busy."""
 
@@ -92,11 +92,28 @@ def split_pair(a: Sequence[int], b: Sequence[int], d: int) -> tuple[list[int], l
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-    """function(x), (..., n), a row of x at a time or many, where each row needs a temporary of `width` numbers."""
-    rows = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ON_A_GPU) // width)
+    """function(x), (..., n), a row of x at a time or many, where each row needs a temporary of `width` numbers.
+
+    Results go into one tensor that is made first: kept one by one, they would lie between the temporaries, whose memory
+    could then not be used again. Where there is a graph it keeps the temporaries anyway.
+    """
+    rows = chunk_rows(x, width)
     if x.dim() == 0 or len(x) <= rows:
         return function(x)
-    return torch.cat([function(part) for part in x.split(rows)], -1)
+    first, *others = x.split(rows)
+    found = function(first)
+    if found.requires_grad:
+        return torch.cat([found, *map(function, others)], -1)
+    whole = found.new_empty(*found.shape[:-1], len(x))
+    whole[..., :rows] = found
+    for i, part in enumerate(others, 1):
+        whole[..., i * rows : (i + 1) * rows] = function(part)
+    return whole
+
+
+def chunk_rows(x: Tensor, width: int) -> int:
+    """How many rows at a time, where each needs a temporary of `width` numbers."""
+    return max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ON_A_GPU) // width)
 
 
 def infinite_at_infinity(squares: Tensor, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ Dempster, Laird & Rubin (1977), www.jstor.org/stable/2984875; McLachlan & Peel, 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -21,6 +22,7 @@ from reference_impls.gaussian import LOG_2PI, DiagonalGaussian, Gaussian
 from reference_impls.gaussian_factors import (
     as_floats,
     checked_draws,
+    chunk_rows,
     in_chunks,
     infinite_at_infinity,
     inverse_factor,
@@ -143,16 +145,20 @@ class GaussianMixture:
 
         A draw is a column, so that sums over coordinates and over components add whole rows.
         """
-        x, means, weights = as_floats(checked_draws(x, self.d), self._means(), self.weights)
-        whiten, log_det = self._whitening(x.dtype)
-        log_scale = weights.log() - log_det - self.d / 2 * LOG_2PI  # (k,)
+        x, means, _ = as_floats(checked_draws(x, self.d), self._means(), self.weights)
+        log_joint = self._log_joint_of(x.dtype)
 
         def of_rows(rows: Tensor) -> Tensor:
-            z = whiten(rows.mT - means[:, :, None])  # (k, d, rows)
-            squares = infinite_at_infinity(z.square().sum(1), rows)  # (k, rows)
-            return function(log_scale[:, None] - squares / 2)
+            found = log_joint(rows.mT - means[:, :, None])  # (k, rows)
+            return function(-infinite_at_infinity(-found, rows))
 
         return in_chunks(of_rows, x, len(self.components) * self.d)
+
+    def _log_joint_of(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The map from offsets x - mu_k, (k, d, rows), to log pi_k + log N(x; mu_k, Sigma_k), (k, rows)."""
+        whiten, log_det = self._whitening(dtype)
+        log_scale = self.weights.to(dtype).log() - log_det - self.d / 2 * LOG_2PI  # (k,)
+        return lambda offset: log_scale[:, None] - whiten(offset).square().sum(1) / 2
 
     def _whitening(self, dtype: torch.dtype) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """The map from x - mu_k, (k, d, rows), to z_k = L_k^-1 (x - mu_k), and log det L_k (k,)."""
@@ -211,51 +217,70 @@ def expectation_maximisation(
     z = whole.whiten(x)  # (n, d)
     log_jacobian = -whole.cholesky.diagonal().log().sum()  # log |det dz/dx|
     mixture = _map(start.to(x.device, torch.float64), to_white, -to_white @ whole.loc)
-    log_prob, responsibility = _e_step(mixture, z)
-    history = [(log_prob + log_jacobian).sum()]
+    log_likelihood, seen = _e_step(mixture, z)
+    history = [log_likelihood + len(z) * log_jacobian]
     for _ in range(iterations):
-        mixture = _m_step(z, responsibility, floor, start.kind)
-        log_prob, responsibility = _e_step(mixture, z)
-        history.append((log_prob + log_jacobian).sum())
+        mixture = _m_step(mixture, seen, floor)
+        log_likelihood, seen = _e_step(mixture, z)
+        history.append(log_likelihood + len(z) * log_jacobian)
         if history[-1] - history[-2] < tolerance * len(z):
             break
     fitted, steps = _map(mixture, whole.cholesky, whole.loc).to(x.dtype), torch.stack(history)
     return GaussianMixture(fitted.weights, fitted.components, fitted.kind, history=steps), steps
 
 
-def _e_step(mixture: GaussianMixture, z: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(z) and p(y | z)."""
-    log_joint = mixture.log_joint(z)  # (n, k)
-    log_prob = log_joint.logsumexp(-1)  # (n,)
-    return log_prob, (log_joint - log_prob[:, None]).exp()  # (n,), (n, k)
+@dataclass(frozen=True)
+class _Seen:
+    """Sums over draws, weighted by r_ik: of 1, of the offsets o = z_i - mu_k, and of o o^T, or o^2 where diagonal.
+
+    About the means of the E step, so that little cancels: new means lie near them.
+    """
+
+    counts: Tensor  # (k,)
+    offsets: Tensor  # (k, d)
+    squares: Tensor  # (k, d, d) or (k, d)
 
 
-def _m_step(z: Tensor, responsibility: Tensor, floor: float, kind: str) -> GaussianMixture:
+def _e_step(mixture: GaussianMixture, z: Tensor) -> tuple[Tensor, _Seen]:
+    """sum_i log p(z_i), and what the M step needs of p(y | z), in one pass over some rows at a time."""
+    means, diagonal = mixture._means(), mixture.kind in ("diagonal", "spherical")
+    K, d = means.shape
+    log_likelihood, counts, offsets = z.new_zeros(()), z.new_zeros(K), z.new_zeros(K, d)
+    squares = z.new_zeros(K, d) if diagonal else z.new_zeros(K, d, d)
+    log_joint = mixture._log_joint_of(z.dtype)
+    for rows in z.split(chunk_rows(z, K * d)):
+        offset = rows.mT - means[:, :, None]  # (k, d, rows)
+        joint = log_joint(offset)  # (k, rows)
+        log_prob = joint.logsumexp(0)  # (rows,)
+        r = (joint - log_prob).exp()  # (k, rows)
+        weighted = r[:, None] * offset  # (k, d, rows)
+        log_likelihood += log_prob.sum()
+        counts += r.sum(1)
+        offsets += weighted.sum(2)
+        squares += (weighted * offset).sum(2) if diagonal else weighted @ offset.mT
+    return log_likelihood, _Seen(counts, offsets, squares)
+
+
+def _m_step(mixture: GaussianMixture, seen: _Seen, floor: float) -> GaussianMixture:
     """Weighted maximum likelihood under Sigma_k >= floor I.
 
     For one Gaussian that is -1/2 [log det Sigma + tr(Sigma^-1 S)] with S the weighted covariance; the maximiser keeps
     the eigenvectors of S and lifts its eigenvalues to the floor. A tied Sigma sees the average of the S_k, a diagonal
     one the diagonal of S_k, and a spherical one the mean of that diagonal; each is lifted to the floor likewise.
     """
-    means, scatters = [], []
-    for r in responsibility.mT:  # (n,)
-        share = r / r.sum().clamp_min(torch.finfo(r.dtype).tiny)
-        means.append(share @ z)  # (d,)
-        offset = z - means[-1]  # (n, d)
-        if kind in ("full", "tied"):
-            scatters.append((share[:, None] * offset).mT @ offset)  # (d, d)
-        else:
-            scatters.append(share @ offset.square())  # (d,)
-    weights = responsibility.mean(0)  # (k,)
+    kind, counts = mixture.kind, seen.counts.clamp_min(torch.finfo(seen.counts.dtype).tiny)
+    step = seen.offsets / counts[:, None]  # (k, d), by which the means move
+    means, weights = mixture._means() + step, seen.counts / seen.counts.sum()
+    if kind in ("diagonal", "spherical"):
+        variance = seen.squares / counts[:, None] - step.square()  # (k, d)
+        variance = variance.mean(1, keepdim=True).expand_as(variance) if kind == "spherical" else variance
+        components = [DiagonalGaussian(m, v) for m, v in zip(means, variance.clamp_min(floor), strict=True)]
+        return GaussianMixture(weights, components, kind)
+    scatter = seen.squares / counts[:, None, None] - step[:, :, None] * step[:, None, :]  # (k, d, d)
     if kind == "tied":
-        factor = _lifted(torch.tensordot(weights, torch.stack(scatters), 1), floor)
-        components = [Gaussian(mean, cholesky=factor) for mean in means]
-    elif kind == "full":
-        components = [Gaussian(m, cholesky=_lifted(s, floor)) for m, s in zip(means, scatters, strict=True)]
-    else:
-        if kind == "spherical":
-            scatters = [s.mean().expand_as(s) for s in scatters]
-        components = [DiagonalGaussian(m, s.clamp_min(floor)) for m, s in zip(means, scatters, strict=True)]
+        factor = _lifted(torch.tensordot(weights, scatter, 1), floor)
+        return GaussianMixture(weights, [Gaussian(mean, cholesky=factor) for mean in means], kind)
+    components = [Gaussian(m, cholesky=_lifted(s, floor)) for m, s in zip(means, scatter, strict=True)]
     return GaussianMixture(weights, components, kind)
 
 
