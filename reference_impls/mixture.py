@@ -13,6 +13,7 @@ Dempster, Laird & Rubin (1977), www.jstor.org/stable/2984875; McLachlan & Peel, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -146,28 +147,27 @@ class GaussianMixture:
         A draw is a column, so that sums over coordinates and over components add whole rows.
         """
         x, means, _ = as_floats(checked_draws(x, self.d), self._means(), self.weights)
-        log_joint = self._log_joint_of(x.dtype)
+        whiten, log_scale = self._whitening(x.dtype)
 
         def of_rows(rows: Tensor) -> Tensor:
-            found = log_joint(rows.mT - means[:, :, None])  # (k, rows)
-            return function(-infinite_at_infinity(-found, rows))
+            squares = whiten(rows.mT - means[:, :, None]).square().sum(1)  # (k, rows)
+            return function(log_scale[:, None] - infinite_at_infinity(squares, rows) / 2)
 
         return in_chunks(of_rows, x, len(self.components) * self.d)
 
-    def _log_joint_of(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """The map from offsets x - mu_k, (k, d, rows), to log pi_k + log N(x; mu_k, Sigma_k), (k, rows)."""
-        whiten, log_det = self._whitening(dtype)
-        log_scale = self.weights.to(dtype).log() - log_det - self.d / 2 * LOG_2PI  # (k,)
-        return lambda offset: log_scale[:, None] - whiten(offset).square().sum(1) / 2
+    def _whitening(self, dtype: torch.dtype) -> tuple[Callable[..., Tensor], Tensor]:
+        """The map from x - mu_k, (k, d, rows), to z_k = L_k^-1 (x - mu_k), and the log pi_k N(mu_k; mu_k, Sigma_k).
 
-    def _whitening(self, dtype: torch.dtype) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """The map from x - mu_k, (k, d, rows), to z_k = L_k^-1 (x - mu_k), and log det L_k (k,)."""
+        So that log p(x, y = k) is that constant (k,), less half of the sum of the squares of z_k.
+        """
         if self.kind in ("full", "tied"):
             factors = torch.stack([c.cholesky for c in self.components]).to(dtype)  # (k, d, d)
-            to_white = inverse_factor(factors)
-            return (lambda offset: to_white @ offset), factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        deviations = torch.stack([c.variance() for c in self.components]).to(dtype).sqrt()  # (k, d)
-        return (lambda offset: offset / deviations[:, :, None]), deviations.log().sum(-1)
+            to_white, log_det = inverse_factor(factors), factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+            whiten = partial(torch.matmul, to_white)
+        else:
+            deviations = torch.stack([c.variance() for c in self.components]).to(dtype).sqrt()  # (k, d)
+            whiten, log_det = partial(_divided, deviations[:, :, None]), deviations.log().sum(-1)
+        return whiten, self.weights.to(dtype).log() - log_det - self.d / 2 * LOG_2PI
 
     def _means(self) -> Tensor:
         return torch.stack([c.mean() for c in self.components])  # (k, d)
@@ -241,19 +241,26 @@ class _Seen:
     squares: Tensor  # (k, d, d) or (k, d)
 
 
+@torch.no_grad()
 def _e_step(mixture: GaussianMixture, z: Tensor) -> tuple[Tensor, _Seen]:
-    """sum_i log p(z_i), and what the M step needs of p(y | z), in one pass over some rows at a time."""
+    """sum_i log p(z_i), and what the M step needs of p(y | z), in one pass over some rows at a time.
+
+    In two buffers: to ask the system for new memory at each operation would take longer than the operations do.
+    """
     means, diagonal = mixture._means(), mixture.kind in ("diagonal", "spherical")
     K, d = means.shape
     log_likelihood, counts, offsets = z.new_zeros(()), z.new_zeros(K), z.new_zeros(K, d)
     squares = z.new_zeros(K, d) if diagonal else z.new_zeros(K, d, d)
-    log_joint = mixture._log_joint_of(z.dtype)
-    for rows in z.split(chunk_rows(z, K * d)):
-        offset = rows.mT - means[:, :, None]  # (k, d, rows)
-        joint = log_joint(offset)  # (k, rows)
+    whiten, log_scale = mixture._whitening(z.dtype)
+    step = min(chunk_rows(z, K * d), len(z))
+    buffers = z.new_empty(2, K, d, step)
+    for rows in z.split(step):
+        offset, other = buffers[..., : len(rows)]  # (k, d, rows) each
+        torch.sub(rows.mT, means[:, :, None], out=offset)
+        joint = log_scale[:, None] - whiten(offset, out=other).square_().sum(1) / 2  # (k, rows)
         log_prob = joint.logsumexp(0)  # (rows,)
-        r = (joint - log_prob).exp()  # (k, rows)
-        weighted = r[:, None] * offset  # (k, d, rows)
+        r = joint.sub_(log_prob).exp_()  # (k, rows)
+        weighted = torch.mul(r[:, None], offset, out=other)  # (k, d, rows)
         log_likelihood += log_prob.sum()
         counts += r.sum(1)
         offsets += weighted.sum(2)
@@ -337,6 +344,10 @@ def _map(mixture: GaussianMixture, matrix: Tensor, shift: Tensor) -> GaussianMix
 
 
 # Helpers
+
+
+def _divided(scale: Tensor, offset: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.div(offset, scale, out=out)
 
 
 def _scale_of(component: Gaussian | DiagonalGaussian, kind: str) -> Tensor:
