@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from reference_impls.bayesian_network import BayesianNetwork
+from reference_impls.discrete import shares
 from reference_impls.states import placing, sample_states
 
 ROWS = 2**14
@@ -31,8 +32,17 @@ def chow_liu(x: Tensor, states: Sequence[int] | None = None, *, smoothing: float
     if x.dim() != 2 or 0 in x.shape:
         raise ValueError(f"x should be draws (n, d), one or more of one or more variables, not {tuple(x.shape)}")
     states = tuple(states) if states is not None else tuple(int(m) + 1 for m in x.amax(0).clamp_min(1).tolist())
-    parents = maximum_spanning_tree(pairwise_information(pairwise_counts(x, states)))
-    return BayesianNetwork.from_draws(x, parents, states, smoothing=smoothing)
+    counts = pairwise_counts(x, states)
+    parents = maximum_spanning_tree(pairwise_information(counts))
+    return BayesianNetwork(parents, [_table(counts, i, pa, states, smoothing) for i, pa in enumerate(parents)])
+
+
+def _table(counts: Tensor, i: int, parents: Sequence[int], states: Sequence[int], smoothing: float) -> Tensor:
+    """p(x_i | its parent), or p(x_i) of the root: their counts were all taken for the tree."""
+    if not parents:
+        return shares(counts[i, :, i].diagonal()[: states[i]], smoothing)  # (K_i,)
+    (j,) = parents
+    return shares(counts[j, : states[j], i, : states[i]], smoothing)  # (K_j, K_i)
 
 
 def pairwise_counts(x: Tensor, states: Sequence[int]) -> Tensor:
