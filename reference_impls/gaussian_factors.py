@@ -12,11 +12,13 @@ from functools import reduce
 import torch
 from torch import Generator, Tensor
 
-CHUNK = 2**18
-"""Numbers in a temporary of a log density: 1 or 2 MiB stay near the core, and are enough work for several threads. Much
-larger ones are slower, as the allocator gives their memory back to the system and asks for it again."""
+CHUNK = 2**17
+"""Numbers in a temporary of a log density: 1/2 or 1 MiB stay in the cache of a core. Larger ones can be much slower, as
+the allocator gives their memory back to the system and asks for it again."""
 CHUNK_ON_A_GPU = 2**24
 """The same where it takes more to be busy."""
+GROUPS = 4
+"""Products that are made of a chunk at once: threads share them without splitting any."""
 
 # Factors
 
@@ -44,14 +46,15 @@ def factor_of_covariance(covariance: Tensor, name: str = "covariance") -> Tensor
 
 
 def lower_factor(matrix: Tensor) -> Tensor:
-    """The Cholesky factor of B B^T for B (k, m), without squaring B: if B^T = Q R, then B B^T = R^T R."""
+    """The Cholesky factors of B B^T for B (..., k, m), without squaring B: if B^T = Q R, then B B^T = R^T R."""
     b = matrix.double()
-    if b.shape[0] > b.shape[1]:
-        raise ValueError(f"the covariance of {b.shape[0]} combinations of {b.shape[1]} variables is singular")
-    r = torch.linalg.qr(b.mT).R  # (k, k)
-    factor = r.mT * r.diagonal().sign()  # R is unique up to the signs of its rows
-    row_norm = torch.linalg.vector_norm(b.detach(), dim=1)
-    if not (factor.diagonal() > max(b.shape) * torch.finfo(b.dtype).eps * row_norm).all():
+    if b.shape[-2] > b.shape[-1]:
+        raise ValueError(f"the covariance of {b.shape[-2]} combinations of {b.shape[-1]} variables is singular")
+    r = torch.linalg.qr(b.mT).R  # (..., k, k)
+    diagonal = r.diagonal(dim1=-2, dim2=-1)
+    factor = r.mT * diagonal.sign()[..., None, :]  # R is unique up to the signs of its rows
+    row_norm = torch.linalg.vector_norm(b.detach(), dim=-1)
+    if not (diagonal.abs() > max(b.shape[-2:]) * torch.finfo(b.dtype).eps * row_norm).all():
         raise ValueError("the rows are linearly dependent, so that their covariance is singular")
     return factor.to(matrix.dtype)
 
@@ -113,7 +116,15 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
 
 def chunk_rows(x: Tensor, width: int) -> int:
     """How many rows at a time, where each needs a temporary of `width` numbers."""
-    return max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ON_A_GPU) // width)
+    rows = (CHUNK if x.device.type == "cpu" else CHUNK_ON_A_GPU) // width
+    return max(1, rows - rows % GROUPS)
+
+
+def squared_lengths(matrix: Tensor, rows: Tensor) -> Tensor:
+    """||A r||^2 (n,) for a matrix A (d, d) and rows r (n, d). A row is a column of A r: sums over d add whole rows."""
+    groups = GROUPS if len(rows) and len(rows) % GROUPS == 0 else 1
+    product = torch.bmm(matrix.expand(groups, -1, -1), rows.reshape(groups, -1, rows.shape[1]).mT)
+    return product.square().sum(1).flatten()
 
 
 def infinite_at_infinity(squares: Tensor, x: Tensor) -> Tensor:

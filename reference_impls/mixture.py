@@ -13,7 +13,6 @@ Dempster, Laird & Rubin (1977), www.jstor.org/stable/2984875; McLachlan & Peel, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -146,8 +145,9 @@ class GaussianMixture:
 
         A draw is a column, so that sums over coordinates and over components add whole rows.
         """
-        x, means, _ = as_floats(checked_draws(x, self.d), self._means(), self.weights)
-        whiten, log_scale = self._whitening(x.dtype)
+        x, means, weights = as_floats(checked_draws(x, self.d), self._means(), self.weights)
+        whiten, log_det = self._whitening(x.dtype)
+        log_scale = weights.log() - log_det - self.d / 2 * LOG_2PI  # (k,)
 
         def of_rows(rows: Tensor) -> Tensor:
             squares = whiten(rows.mT - means[:, :, None]).square().sum(1)  # (k, rows)
@@ -155,19 +155,14 @@ class GaussianMixture:
 
         return in_chunks(of_rows, x, len(self.components) * self.d)
 
-    def _whitening(self, dtype: torch.dtype) -> tuple[Callable[..., Tensor], Tensor]:
-        """The map from x - mu_k, (k, d, rows), to z_k = L_k^-1 (x - mu_k), and the log pi_k N(mu_k; mu_k, Sigma_k).
-
-        So that log p(x, y = k) is that constant (k,), less half of the sum of the squares of z_k.
-        """
+    def _whitening(self, dtype: torch.dtype) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """The map from x - mu_k, (k, d, rows), to z_k = L_k^-1 (x - mu_k), and log det L_k (k,)."""
         if self.kind in ("full", "tied"):
             factors = torch.stack([c.cholesky for c in self.components]).to(dtype)  # (k, d, d)
-            to_white, log_det = inverse_factor(factors), factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-            whiten = partial(torch.matmul, to_white)
-        else:
-            deviations = torch.stack([c.variance() for c in self.components]).to(dtype).sqrt()  # (k, d)
-            whiten, log_det = partial(_divided, deviations[:, :, None]), deviations.log().sum(-1)
-        return whiten, self.weights.to(dtype).log() - log_det - self.d / 2 * LOG_2PI
+            to_white = inverse_factor(factors)
+            return (lambda offset: to_white @ offset), factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        deviations = torch.stack([c.variance() for c in self.components]).to(dtype).sqrt()  # (k, d)
+        return (lambda offset: offset / deviations[:, :, None]), deviations.log().sum(-1)
 
     def _means(self) -> Tensor:
         return torch.stack([c.mean() for c in self.components])  # (k, d)
@@ -214,16 +209,16 @@ def expectation_maximisation(
     whole = _whole(x, start.kind)
     identity = torch.eye(whole.d).to(whole.loc)
     to_white = torch.linalg.solve_triangular(whole.cholesky, identity, upper=False)  # (d, d)
-    z = whole.whiten(x)  # (n, d)
+    z = whole.whiten(x).mT.contiguous()  # (d, n)
     log_jacobian = -whole.cholesky.diagonal().log().sum()  # log |det dz/dx|
     mixture = _map(start.to(x.device, torch.float64), to_white, -to_white @ whole.loc)
     log_likelihood, seen = _e_step(mixture, z)
-    history = [log_likelihood + len(z) * log_jacobian]
+    history = [log_likelihood + len(x) * log_jacobian]
     for _ in range(iterations):
         mixture = _m_step(mixture, seen, floor)
         log_likelihood, seen = _e_step(mixture, z)
-        history.append(log_likelihood + len(z) * log_jacobian)
-        if history[-1] - history[-2] < tolerance * len(z):
+        history.append(log_likelihood + len(x) * log_jacobian)
+        if history[-1] - history[-2] < tolerance * len(x):
             break
     fitted, steps = _map(mixture, whole.cholesky, whole.loc).to(x.dtype), torch.stack(history)
     return GaussianMixture(fitted.weights, fitted.components, fitted.kind, history=steps), steps
@@ -243,29 +238,56 @@ class _Seen:
 
 @torch.no_grad()
 def _e_step(mixture: GaussianMixture, z: Tensor) -> tuple[Tensor, _Seen]:
-    """sum_i log p(z_i), and what the M step needs of p(y | z), in one pass over some rows at a time.
+    """sum_i log p(z_i), and what the M step needs of p(y | z), in one pass over some columns of z (d, n) at a time.
 
-    In two buffers: to ask the system for new memory at each operation would take longer than the operations do.
+    In one buffer: to ask the system for new memory at each operation would take longer than the operations do. Products
+    are of whole blocks with z itself, which loses no digits that its own rounding has not: the draws are whitened.
     """
     means, diagonal = mixture._means(), mixture.kind in ("diagonal", "spherical")
-    K, d = means.shape
+    (K, d), (_, n) = means.shape, z.shape
+    whiten, log_scale = _whitening_in_place(mixture)
     log_likelihood, counts, offsets = z.new_zeros(()), z.new_zeros(K), z.new_zeros(K, d)
-    squares = z.new_zeros(K, d) if diagonal else z.new_zeros(K, d, d)
-    whiten, log_scale = mixture._whitening(z.dtype)
-    step = min(chunk_rows(z, K * d), len(z))
-    buffers = z.new_empty(2, K, d, step)
-    for rows in z.split(step):
-        offset, other = buffers[..., : len(rows)]  # (k, d, rows) each
-        torch.sub(rows.mT, means[:, :, None], out=offset)
-        joint = log_scale[:, None] - whiten(offset, out=other).square_().sum(1) / 2  # (k, rows)
-        log_prob = joint.logsumexp(0)  # (rows,)
-        r = joint.sub_(log_prob).exp_()  # (k, rows)
-        weighted = torch.mul(r[:, None], offset, out=other)  # (k, d, rows)
-        log_likelihood += log_prob.sum()
+    products = z.new_zeros(K, d) if diagonal else z.new_zeros(d, K * d)  # of the weighted offsets with z
+    step = min(chunk_rows(z, K * d), n)
+    buffer = z.new_empty(K * d * step)
+    for some in z.split(step, dim=1):
+        w = buffer[: K * some.numel()].view(K, d, -1)
+        joint = whiten(some, w).square_().sum(1).mul_(-0.5).add_(log_scale)  # (k, columns)
+        top = joint.amax(0)
+        r = joint.sub_(top).exp_()
+        total = r.sum(0)
+        log_likelihood += (top + total.log()).sum()
+        r /= total  # p(y | z)
+        torch.sub(some, means[:, :, None], out=w).mul_(r[:, None])  # r_k (z - mu_k)
         counts += r.sum(1)
-        offsets += weighted.sum(2)
-        squares += (weighted * offset).sum(2) if diagonal else weighted @ offset.mT
-    return log_likelihood, _Seen(counts, offsets, squares)
+        offsets += w.sum(2)
+        products += (w * some).sum(2) if diagonal else some @ w.view(K * d, -1).mT
+    if diagonal:
+        return log_likelihood, _Seen(counts, offsets, products - offsets * means)
+    about_means = products.view(d, K, d).permute(1, 2, 0) - offsets[:, :, None] * means[:, None, :]
+    return log_likelihood, _Seen(counts, offsets, (about_means + about_means.mT) / 2)
+
+
+def _whitening_in_place(mixture: GaussianMixture) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
+    """The map that writes z_k = L_k^-1 (z - mu_k) of z (d, columns) into a buffer (k, d, columns), and log scales."""
+    means = mixture._means()
+    K, d = means.shape
+    if mixture.kind in ("diagonal", "spherical"):
+        deviations = torch.stack([c.variance() for c in mixture.components]).sqrt()[:, :, None]  # (k, d, 1)
+        log_det = deviations.log().sum((1, 2))
+
+        def whiten(z: Tensor, out: Tensor) -> Tensor:
+            return torch.sub(z, means[:, :, None], out=out).div_(deviations)
+    else:
+        factors = torch.stack([c.cholesky for c in mixture.components])  # (k, d, d)
+        to_white, log_det = inverse_factor(factors), factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        stacked, shift = to_white.reshape(K * d, d), (to_white @ means[:, :, None]).reshape(K * d, 1)
+
+        def whiten(z: Tensor, out: Tensor) -> Tensor:
+            torch.addmm(shift, stacked, z, beta=-1, out=out.view(K * d, -1))
+            return out
+
+    return whiten, (mixture.weights.log() - log_det - d / 2 * LOG_2PI)[:, None]
 
 
 def _m_step(mixture: GaussianMixture, seen: _Seen, floor: float) -> GaussianMixture:
@@ -287,14 +309,14 @@ def _m_step(mixture: GaussianMixture, seen: _Seen, floor: float) -> GaussianMixt
     if kind == "tied":
         factor = _lifted(torch.tensordot(weights, scatter, 1), floor)
         return GaussianMixture(weights, [Gaussian(mean, cholesky=factor) for mean in means], kind)
-    components = [Gaussian(m, cholesky=_lifted(s, floor)) for m, s in zip(means, scatter, strict=True)]
+    components = [Gaussian(m, cholesky=c) for m, c in zip(means, _lifted(scatter, floor), strict=True)]
     return GaussianMixture(weights, components, kind)
 
 
 def _lifted(scatter: Tensor, floor: float) -> Tensor:
-    """The Cholesky factor of S with its eigenvalues lifted to the floor."""
-    eigenvalues, axes = torch.linalg.eigh(scatter)  # (d,), (d, d)
-    return lower_factor(axes * eigenvalues.clamp_min(floor).sqrt())  # (d, d)
+    """The Cholesky factors of matrices S (..., d, d) with their eigenvalues lifted to the floor."""
+    eigenvalues, axes = torch.linalg.eigh(scatter)  # (..., d), (..., d, d)
+    return lower_factor(axes * eigenvalues.clamp_min(floor).sqrt()[..., None, :])  # (..., d, d)
 
 
 def kmeans_plus_plus(x: Tensor, k: int, *, generator: Generator, kind: str = "full") -> GaussianMixture:
@@ -344,10 +366,6 @@ def _map(mixture: GaussianMixture, matrix: Tensor, shift: Tensor) -> GaussianMix
 
 
 # Helpers
-
-
-def _divided(scale: Tensor, offset: Tensor, out: Tensor | None = None) -> Tensor:
-    return torch.div(offset, scale, out=out)
 
 
 def _scale_of(component: Gaussian | DiagonalGaussian, kind: str) -> Tensor:
