@@ -124,7 +124,12 @@ def squared_lengths(matrix: Tensor, rows: Tensor) -> Tensor:
     """||A r||^2 (n,) for a matrix A (d, d) and rows r (n, d). A row is a column of A r: sums over d add whole rows."""
     groups = GROUPS if len(rows) and len(rows) % GROUPS == 0 else 1
     product = torch.bmm(matrix.expand(groups, -1, -1), rows.reshape(groups, -1, rows.shape[1]).mT)
-    return product.square().sum(1).flatten()
+    return squared(product).sum(1).flatten()
+
+
+def squared(temporary: Tensor) -> Tensor:
+    """z^2, in the place of z where no graph needs that any more."""
+    return temporary.square() if temporary.requires_grad else temporary.square_()
 
 
 def infinite_at_infinity(squares: Tensor, x: Tensor) -> Tensor:

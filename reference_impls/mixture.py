@@ -27,6 +27,7 @@ from reference_impls.gaussian_factors import (
     infinite_at_infinity,
     inverse_factor,
     lower_factor,
+    squared,
 )
 
 KINDS = ("full", "tied", "diagonal", "spherical")
@@ -150,7 +151,7 @@ class GaussianMixture:
         log_scale = weights.log() - log_det - self.d / 2 * LOG_2PI  # (k,)
 
         def of_rows(rows: Tensor) -> Tensor:
-            squares = whiten(rows.mT - means[:, :, None]).square().sum(1)  # (k, rows)
+            squares = squared(whiten(rows.mT - means[:, :, None])).sum(1)  # (k, rows)
             return function(log_scale[:, None] - infinite_at_infinity(squares, rows) / 2)
 
         return in_chunks(of_rows, x, len(self.components) * self.d)
