@@ -1,0 +1,219 @@
+r"""The two ends of a bijection x = f(z), in the finest dtype that it works in, and how far rounding goes between them.
+
+Everything is worked out in float64 where the model can be had in it, and allowed the rounding of float32: an inverse
+that is found by iteration may stop there, whatever the dtype. How far rounding at one end is from the other end is
+measured. A coordinate that is off by u times its size moves f, and so does f's own rounding, by about
+
+.. math:: u \, R_f(z), \qquad R_f(z) = \max_{s \in \{-1, 1\}^d} |f(z + h s \cdot |z|) - f(z)| / h,
+
+over a few random signs s, since rounding errors are as random as these (Higham & Mary 2019,
+https://doi.org/10.1137/18M1226312). As h is not far above the rounding of the arithmetic, noise of f shows in R_f too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.checks.law import NotApplicable
+from harness.checks.precision import Watched
+from harness.checks.rounding import ELEMENTARY, LAMBDA, SAFETY
+from harness.errors import out_of_memory
+from harness.model import Model
+from harness.subject import Subject
+
+ROWS = 64
+"""Points at which round trips are made."""
+
+ENTRIES = 1024
+"""Rows times coordinates of Jacobians, and the most coordinates: each takes a pass back through the map."""
+
+JACOBIANS = 16
+"""Most points at which a Jacobian is taken."""
+
+PROBES = 8
+"""Random signs, of which not all will hide the direction that is stretched most."""
+
+STEP = 2.0**-20
+"""Of a coordinate's size: above the rounding of float32, and so small that maps are straight over it."""
+
+STRIDE = 2.0**-4
+"""A step over which a map that tells its arguments apart at all does more than round."""
+
+SLOPE_STEP = 2.0**-17
+"""For differences in float64: the cube root of its rounding, where the error of a slope is least."""
+
+FLOAT32, FLOAT64 = (torch.finfo(dtype).eps / 2 for dtype in (torch.float32, torch.float64))
+
+Map = Callable[[Tensor], Tensor]
+"""(n, d) -> (n, d), or (n,)."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A bijection of flat events, and points at both ends: z (n, d) of its base, or what its draws come from, and draws
+    x (n, d). `unit` is the roundoff of its arithmetic."""
+
+    model: Model
+    shape: tuple[int, ...]
+    z: Tensor
+    x: Tensor
+    unit: float
+    seed: int
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self._said("forward", z, z.shape)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return self._said("inverse", x, x.shape)
+
+    def log_det(self, z: Tensor) -> Tensor:
+        return self._said("log_det", z, z.shape[:1])
+
+    def _said(self, name: str, points: Tensor, wanted: tuple[int, ...]) -> Tensor:
+        events = points.reshape(len(points), *self.shape)
+        return answer(self.model, name, events, events.shape if len(wanted) == 2 else wanted).reshape(wanted)
+
+    @property
+    def granted(self) -> float:
+        """The roundoff that is allowed."""
+        return max(self.unit, FLOAT32)
+
+    @property
+    def factor(self) -> float:
+        """How many unit roundoffs a result may be off by, beside its size."""
+        return LAMBDA * (ELEMENTARY + self.x.shape[1]) ** 0.5
+
+    def reach(self, function: Map, points: Tensor, size: Tensor, step: float = STEP) -> Tensor:
+        """R of the docstring above, of the shape of function(points), for steps by `size` (n, d)."""
+        h = max(step, 16 * self.unit)
+        source = torch.Generator().manual_seed(self.seed)
+        here = function(points)
+        most = torch.zeros_like(here)
+        for _ in range(PROBES):
+            sign = (torch.randint(2, points.shape, generator=source) * 2 - 1).to(points)
+            most = torch.maximum(most, (function(points + h * sign * size) - here).abs() / h)  # NaN stays
+        return most
+
+
+def size_of(points: Tensor) -> Tensor:
+    """(n, d): |p| of each coordinate, and its mean over the rows, as it is by chance near 0 in some."""
+    return points.abs() + points.abs().mean(0)
+
+
+def answer(model: Model, name: str, events: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """What the model says. Raises ValueError for another shape than its contract has."""
+    value = model.methods[name](events)
+    if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+        seen = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name}() of {tuple(events.shape)} is {seen}, not a floating tensor of shape {tuple(shape)}")
+    return value
+
+
+def ends_of(subject: Subject) -> Ends:
+    """Raises NotApplicable for discrete events, or for a base with events of another shape."""
+    return subject.once("ends of the bijection", lambda: _found(subject))
+
+
+def _found(subject: Subject) -> Ends:
+    x = subject.pilot[:ROWS]
+    if not x.is_floating_point() or bool(subject.profile.chart.discrete.any()):
+        raise NotApplicable("events have discrete coordinates, and no map stretches those")
+    x = x[x.reshape(len(x), -1).isfinite().all(1)]
+    with torch.no_grad():
+        z = base_draws(subject, len(x), "round trip")
+        z = answer(subject.model, "inverse", x, x.shape) if z is None else z
+        if z.shape != x.shape:
+            raise NotApplicable(f"the base has events {tuple(z.shape[1:])}, and the model {tuple(x.shape[1:])}")
+        model, dtype = _finest(subject, z, x)
+        z, x = z.to(dtype), x.to(dtype)
+        with Watched() as watched:
+            seen = [model.forward(z), model.inverse(x), model.log_det(z)]
+    units = {torch.finfo(kind).eps / 2 for kind in (*watched.dtypes, *(each.dtype for each in seen))}
+    seed = subject.seed_for("signs of the probes")
+    return Ends(model, tuple(x.shape[1:]), z.reshape(len(z), -1), x.reshape(len(x), -1), max(units), seed)
+
+
+def base_of(model: Model) -> Model:
+    """The base. Raises ValueError where it is no model."""
+    base = model.base()
+    if not isinstance(base, Model):
+        raise ValueError(f"base() returned a {type(base).__name__}, not a model with log_prob or sample")
+    return base
+
+
+def base_draws(subject: Subject, n: int, *names: str | int) -> Tensor | None:
+    """n draws of the base, (n, *event); None where there is no base that can be drawn from."""
+    if not subject.model.can("base"):
+        return None
+    base = base_of(subject.model)
+    if not base.can("sample"):
+        return None
+    with torch.no_grad():
+        return base.sample(n, generator=subject.generator("base", *names))
+
+
+def _finest(subject: Subject, z: Tensor, x: Tensor) -> tuple[Model, torch.dtype]:
+    """The model in float64 where it answers in that, or else as it is."""
+    try:
+        model = subject.model if subject.model.cast is None else subject.model.cast(torch.float64)
+        answers = (model.forward(z.double()), model.inverse(x.double()), model.log_det(z.double()))
+        if all(each.dtype == torch.float64 for each in answers):
+            return model, torch.float64
+    except Exception as refusal:  # a model that has only one dtype
+        if out_of_memory(refusal):
+            raise
+    return subject.model, x.dtype
+
+
+# Determinants
+
+
+def few(points: Tensor) -> Tensor:
+    """Rows at which a Jacobian is affordable. Raises NotApplicable where none is."""
+    d = points.shape[1]
+    if d > ENTRIES:
+        raise NotApplicable(f"a Jacobian of {d} coordinates takes {d} passes; at most {ENTRIES} are made")
+    return points[: max(1, min(JACOBIANS, ENTRIES // d))]
+
+
+def determinants(ends: Ends, function: Map, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log |det J| (n,), sum_ij |J^-1|_ji |J|_ij (n,) by which a relative error of all entries is magnified, and how far
+    log |det J| may be off as the entries may."""
+    j, off = _jacobian(ends, function, points)
+    back = torch.linalg.inv_ex(j).inverse.abs().mT
+    return torch.linalg.slogdet(j).logabsdet, (back * j.abs()).sum((1, 2)), (back * off).sum((1, 2))
+
+
+def _jacobian(ends: Ends, function: Map, points: Tensor) -> tuple[Tensor, Tensor]:
+    """J (n, d, d) with J_ij = d f_i / d p_j, and how far each entry may be off, by autograd or else by differences."""
+    leaf = points.clone().requires_grad_()
+    with torch.enable_grad():
+        value = function(leaf)
+        if value.requires_grad:
+            rows = [
+                torch.autograd.grad(value[:, i].sum(), leaf, retain_graph=True, allow_unused=True)[0]
+                for i in range(value.shape[1])
+            ]
+            if any(row is not None for row in rows):
+                j = torch.stack([torch.zeros_like(leaf) if row is None else row for row in rows], 1).detach().double()
+                return j, torch.zeros_like(j)
+    if ends.unit > FLOAT64:
+        raise NotApplicable("the map keeps no graph, and its arithmetic is too coarse for differences")
+    coarse, fine = (_slopes(function, points, step) for step in (SLOPE_STEP, SLOPE_STEP / 4))
+    return fine, SAFETY * (coarse - fine).abs()
+
+
+def _slopes(function: Map, points: Tensor, step: float) -> Tensor:
+    """(n, d, d): central differences, one coordinate at a time."""
+    size, columns = size_of(points), []
+    with torch.no_grad():
+        for j in range(points.shape[1]):
+            h = torch.zeros_like(points)
+            h[:, j] = step * size[:, j]
+            ahead, behind = points + h, points - h
+            columns.append((function(ahead) - function(behind)) / (ahead - behind)[:, j, None])
+    return torch.stack(columns, 2).double()
