@@ -13,6 +13,7 @@ from harness.checks.blocks import POINTS, agree
 from harness.checks.ends import (
     FLOAT64,
     STRIDE,
+    Ends,
     Map,
     answer,
     base_draws,
@@ -43,7 +44,7 @@ def _round_trip(subject: Subject, start: Tensor, out: Map, back: Map) -> Exact:
     """Evidence that back(out(p)) = p at rows p of `start`, in units of each coordinate's spread.
 
     Rows are left out at which a step leads out of the support, or at which `out` is flat to within its rounding, as a
-    sigmoid is far from 0, so that there is no way back.
+    sigmoid is far from 0, so that there is no way back, or has been rounded to the edge of the support.
     """
     ends = ends_of(subject)
     with torch.no_grad():
@@ -57,7 +58,9 @@ def _round_trip(subject: Subject, start: Tensor, out: Map, back: Map) -> Exact:
         told_apart = STRIDE * ends.reach(out, start, size_of(start), STRIDE)
         flat = (told_apart <= ends.factor * ends.unit * size_of(far)).any(1)
         behind = ends.reach(back, far, size_of(far) + ahead)
-    missing = ~returned.isfinite().all(1)
+        missing = ~returned.isfinite().all(1)
+        for other in ends.around(far, ends.factor * ends.unit * size_of(far)):
+            missing = missing & ~back(other).isfinite().all(1)
     told = ~flat & (missing | (behind.isfinite().all(1) & ahead.isfinite().all(1)))
     if not bool(told.any()):
         raise NotApplicable("no point is inside of the support by a step of the probes, with a slope there")
@@ -85,9 +88,12 @@ def _spread(points: Tensor) -> Tensor:
 
 def _decided(errors: Tensor, bounds: Tensor, subject: Subject, unit: str = "sd of the coordinate") -> Exact:
     """Evidence from errors and bounds (n,), of rows at which rounding does not drown the law, if there are any."""
+    errors, bounds = errors.nan_to_num(math.inf, math.inf), bounds.nan_to_num(math.inf, math.inf)
     settled = bounds <= subject.effort.tolerance
-    if bool(settled.any()):
-        errors, bounds = errors[settled], bounds[settled]
+    settled = settled if bool(settled.any()) else bounds < math.inf
+    if not bool(settled.any()):
+        raise NotApplicable("rounding drowns the law at every point that was tried")
+    errors, bounds = errors[settled], bounds[settled]
     return replace(compared(errors, bounds, subject.effort.tolerance), unit=unit)
 
 
@@ -136,17 +142,16 @@ def log_det_is_jacobian(subject: Subject) -> Exact:
     ends = ends_of(subject)
     z = few(ends.z)
 
-    def gap(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def gap(z: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             stated = ends.log_det(z).double()
-        truth, magnified, off = determinants(ends, ends.forward, z)
-        return stated - truth, stated, magnified, off
+        truth = determinants(ends, ends.forward, z)
+        return stated - truth.log_abs, ends.factor * ends.granted * (1 + stated.abs().nan_to_num(0.0)) + truth.rounding
 
-    error, stated, magnified, off = gap(z)
-    bounds = ends.factor * ends.granted * (1 + stated.abs().nan_to_num(0.0) + magnified) + off
+    error, bounds = gap(z)
     if ends.unit > FLOAT64:  # coarse arithmetic: its noise, seen a unit in the last place aside
         bounds = bounds + SAFETY * (gap(z + 2 * ends.unit * z.abs())[0] - error).abs()
-    return _decided(error.abs().nan_to_num(math.inf), bounds.nan_to_num(math.inf), subject, "nat")
+    return _decided(error.abs(), bounds, subject, "nat")
 
 
 @exact(
@@ -168,19 +173,23 @@ def log_det_of_inverse(subject: Subject) -> Exact:
     `inverse`, which densities are trained by: a root that is found without a graph has none, or half of them.
     """
     ends = ends_of(subject)
-    x = few(ends.x)
     with torch.no_grad():
+        there = _size_after(ends, ends.inverse, ends.x)
+        kept = there.isfinite().all(1)
+        if not bool(kept.any()):
+            raise NotApplicable("at no draw is inverse() finite, and a step beside it too")
+        x, there = few(ends.x[kept]), few(there[kept])
         z = ends.inverse(x)
         stated = ends.log_det(z).double()
-        reach = ends.reach(ends.log_det, z, size_of(z) + ends.reach(ends.inverse, x, size_of(x)))
-    truth, magnified, off = determinants(ends, ends.inverse, x)
-    sizes = 1 + stated.abs().nan_to_num(0.0) + magnified + reach.double()
-    bounds = ends.factor * ends.granted * sizes + off
-    told = z.isfinite().all(1)
-    if not bool(told.any()):
-        raise NotApplicable("inverse() is finite at no draw")
-    errors = (truth + stated).abs().nan_to_num(math.inf)
-    return _decided(errors[told], bounds.nan_to_num(math.inf)[told], subject, "nat")
+        reach = ends.reach(ends.log_det, z, there).double()
+    truth = determinants(ends, ends.inverse, x)
+    sizes = 1 + stated.abs().nan_to_num(0.0) + reach
+    return _decided((truth.log_abs + stated).abs(), ends.factor * ends.granted * sizes + truth.rounding, subject, "nat")
+
+
+def _size_after(ends: Ends, function: Map, points: Tensor) -> Tensor:
+    """(n, d): what a relative error of points, and of what they are sent to, may come to there."""
+    return size_of(function(points)) + ends.reach(function, points, size_of(points))
 
 
 @exact(
@@ -199,8 +208,7 @@ def triangular(subject: Subject) -> Exact:
     order = _order(subject.model, d)
     with torch.no_grad():
         x = ends.forward(z)
-        size = size_of(x) + ends.reach(ends.forward, z, size_of(z))
-        allowed = ends.factor * ends.granted * size / _spread(x)
+        allowed = ends.factor * ends.granted * _size_after(ends, ends.forward, z) / _spread(x)
         worst: list[tuple[Tensor, Tensor]] = []
         for cut in sorted({1 + (d - 1) * k // CUTS for k in range(CUTS)}) if d > 1 else []:
             other = z.clone()
@@ -269,11 +277,13 @@ SHAPES = ("sign", "tanh", "square", "beyond 2", "below -2")
 
 
 def _functions(subject: Subject, x: Tensor) -> Tensor:
-    """(n, k) in [-1, 1]: functions of watched coordinates, and products of neighbours among them."""
+    """(n, k) in [-1/2, 1]: functions of watched coordinates, and products of neighbours among them."""
     z = subject.profile.chart.coordinates(x)[:, chosen_coordinates(subject)].nan_to_num(0.0, 1e3, -1e3)
     square, level = z.square(), torch.tanh(z)
-    single = torch.stack([z.sign(), level, 2 * square / (1 + square) - 1, (z > 2).to(z), (z < -2).to(z)], 1)
-    return torch.cat([single.flatten(1), level[:, 1:] * level[:, :-1]], 1)
+    single = torch.stack(
+        [(z > 0).to(z) - 0.5, level / 2, square / (1 + square) - 0.5, (z > 2).to(z), (z < -2).to(z)], 1
+    )
+    return torch.cat([single.flatten(1), level[:, 1:] * level[:, :-1] / 2], 1)
 
 
 def _labels(subject: Subject) -> list[str]:
@@ -290,7 +300,7 @@ def _start(subject: Subject) -> BoundedMean:
     if z is None:
         raise NotApplicable("the base has no sample")
     answer(subject.model, "forward", z, x.shape)
-    return BoundedMean(-2.0, 2.0)
+    return BoundedMean(-1.0, 1.0)
 
 
 @statistical(
@@ -303,15 +313,13 @@ def _start(subject: Subject) -> BoundedMean:
     ),
     start=_start,
     labels=_labels,
-    share=1 / 2,
-    tolerance=2.0,
     unit="probability",
     source=REVIEW,
 )
 def draws_are_pushed_forward(draws: Draws) -> Tensor:
-    """E u(x) over draws = E u(f(z)) over draws z of the base, for bounded functions u.
+    """E u(x) over draws = E u(f(z)) over draws z of the base, for functions u of a range of 1.
 
-    That is what a flow is. The functions, with values from -1 to 1, look at single coordinates and at pairs.
+    That is what a flow is. They look at single coordinates and at pairs.
     """
     subject = draws.subject
     z = base_draws(subject, draws.n, "pushed", draws.index)

@@ -12,7 +12,7 @@ https://doi.org/10.1137/18M1226312). As h is not far above the rounding of the a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -90,13 +90,17 @@ class Ends:
     def reach(self, function: Map, points: Tensor, size: Tensor, step: float = STEP) -> Tensor:
         """R of the docstring above, of the shape of function(points), for steps by `size` (n, d)."""
         h = max(step, 16 * self.unit)
-        source = torch.Generator().manual_seed(self.seed)
         here = function(points)
         most = torch.zeros_like(here)
-        for _ in range(PROBES):
-            sign = (torch.randint(2, points.shape, generator=source) * 2 - 1).to(points)
-            most = torch.maximum(most, (function(points + h * sign * size) - here).abs() / h)  # NaN stays
+        for other in self.around(points, h * size):
+            most = torch.maximum(most, (function(other) - here).abs() / h)  # NaN stays
         return most
+
+    def around(self, points: Tensor, step: Tensor) -> Iterator[Tensor]:
+        """The points moved by steps (n, d) of random signs."""
+        source = torch.Generator().manual_seed(self.seed)
+        for _ in range(PROBES):
+            yield points + (torch.randint(2, points.shape, generator=source) * 2 - 1).to(points) * step
 
 
 def size_of(points: Tensor) -> Tensor:
@@ -180,12 +184,27 @@ def few(points: Tensor) -> Tensor:
     return points[: max(1, min(JACOBIANS, ENTRIES // d))]
 
 
-def determinants(ends: Ends, function: Map, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log |det J| (n,), sum_ij |J^-1|_ji |J|_ij (n,) by which a relative error of all entries is magnified, and how far
-    log |det J| may be off as the entries may."""
+@dataclass(frozen=True)
+class Determinants:
+    """log |det J| (n,), and how far rounding of the entries of J takes it (n,)."""
+
+    log_abs: Tensor
+    rounding: Tensor
+
+
+def determinants(ends: Ends, function: Map, points: Tensor) -> Determinants:
+    """A relative error e of all entries moves log |det J| by at most e sum_ij |J^-1|_ji |J|_ij.
+
+    An output that is known to u of its size may have slopes that are known no better, as 1 - s is where s is close to
+    1: where they are small beside that size, that is more than u of them.
+    """
     j, off = _jacobian(ends, function, points)
     back = torch.linalg.inv_ex(j).inverse.abs().mT
-    return torch.linalg.slogdet(j).logabsdet, (back * j.abs()).sum((1, 2)), (back * off).sum((1, 2))
+    with torch.no_grad():
+        told = (j.abs() @ size_of(points).double()[:, :, None])[:, :, 0]
+        vague = (size_of(function(points)).double() / told).sum(1)
+    rounding = ends.factor * (ends.granted * (back * j.abs()).sum((1, 2)) + SAFETY * ends.unit * vague)
+    return Determinants(torch.linalg.slogdet(j).logabsdet, rounding + (back * off).sum((1, 2)))
 
 
 def _jacobian(ends: Ends, function: Map, points: Tensor) -> tuple[Tensor, Tensor]:
