@@ -72,7 +72,7 @@ def _found(subject: Subject) -> Peaks:
             break
         first = left[gap[left].argmax()]
         tried[first] = True
-        found = climb(peaks.outside(log_q), z[first][None])
+        found = climb(peaks.outside(log_q), z[first][None], log_q)
         if found.found:
             peaks.add(found.centres, found.scales, log_q(found.centres))
             gap = log_q(z) - peaks(z)

@@ -75,7 +75,7 @@ def _no_density(law: Distribution) -> str:
 
 def _methods(law: Distribution, *, with_density: bool) -> Methods:
     methods: Methods = {"sample": _sample(law)}
-    batch, event = law.batch_shape, law.event_shape
+    batch, event = torch.Size(law.batch_shape), torch.Size(law.event_shape)  # which some subclasses give as tuples
     if with_density and _overrides(law, "log_prob"):
         methods["log_prob"] = _log_prob(law)
     if _answers(lambda: _stated(law, "mean")):

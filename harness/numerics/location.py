@@ -81,8 +81,12 @@ def locate(
     return Located(True, box.x(t), _in_x(box, t, scales), places, evaluate.points)
 
 
-def climb(log_density: LogDensity, start: Float[Tensor, "m d"]) -> Located:
-    """The peaks uphill from each of the points, in free space of d dimensions; points without an end are left out."""
+def climb(log_density: LogDensity, start: Float[Tensor, "m d"], whole: LogDensity | None = None) -> Located:
+    """The peaks uphill from each of the points, in free space of d dimensions; points without an end are left out.
+
+    Where `log_density` is only a part of a density, and 0 elsewhere, their widths are those in the `whole` of it: the
+    edge of a part is no fall of the density, and may be as near as one likes.
+    """
     evaluate = log_density if isinstance(log_density, Evaluator) else Evaluator(log_density)
     box = Box.of(-math.inf, math.inf, start.shape[1])
     log_q = box.density(evaluate)
@@ -90,7 +94,8 @@ def climb(log_density: LogDensity, start: Float[Tensor, "m d"]) -> Located:
     inside = (t.abs() < FARTHEST).all(-1) & values.isfinite()
     if not bool(inside.any()):
         return _lost(evaluate, start.shape[1], "the density still rises 1e15 away from the origin")
-    scales, _, bounded = _scales(log_q, t[inside], values[inside])
+    around = log_q if whole is None else box.density(Evaluator(whole))
+    scales, _, bounded = _scales(around, t[inside], values[inside])
     t, values, scales = t[inside][bounded], values[inside][bounded], scales[bounded]
     kept = _distinct(t, values, scales)
     return Located(bool(kept), t[kept], scales[kept], torch.empty(0, dtype=torch.float64), evaluate.points)

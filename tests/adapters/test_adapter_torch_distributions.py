@@ -387,3 +387,12 @@ class Exhausted(td.Normal):
 def test_running_out_of_memory_is_not_taken_for_an_answer():
     with pytest.raises((MemoryError, RuntimeError)):
         adapt(Exhausted(0.0, 1.0))
+
+
+def test_shapes_may_be_plain_tuples_as_in_some_subclasses():
+    class Tuples(td.Poisson):
+        batch_shape, event_shape = (), ()
+
+    model = adapt(Tuples(tensor(3.0)))
+    assert model.event_shape == ()
+    assert model.sample(4, generator=stream()).shape == (4,)

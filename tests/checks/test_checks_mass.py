@@ -10,10 +10,14 @@ from scipy import stats
 
 from engine import changed, record
 from harness.adapters import adapt
+from harness.checks import density
 from harness.checks.density import SURPRISE, _hidden
+from harness.effort import effort_named
 from harness.evidence import Verdict
 from harness.mutants.density import MUTANTS, NEAR_MISSES, scaled
 from harness.mutants.mutant import mutated
+from harness.peaks import peaks_of
+from harness.subject import Subject
 
 D = torch.distributions
 
@@ -79,3 +83,20 @@ def test_a_shortage_that_could_be_a_mode_not_seen_stays_open():
     assert seen.verdict is Verdict.INCONCLUSIVE, seen.message
     seen = record(mutated(adapt(D.Normal(0.0, 1.0)), scaled(-2e-3)), "density.integrates_to_one")
     assert seen.verdict is Verdict.FAIL, seen.message
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_around_modes_that_the_fitted_law_lacks_no_sliver_is_counted_twice(seed, dtype):
+    """A long thin mode of weight 2 %: draws that lie above the fit are climbed from inside what the fit leaves out."""
+    weights = torch.tensor([0.8446, 0.1349, 0.0205], dtype=dtype)
+    means = torch.tensor([[0.5684, -1.0845], [-1.3986, 0.4033], [0.838, -0.7193]], dtype=dtype)
+    factors = [[[0.6681, 0.0], [0.1227, 0.5507]], [[1.1997, 0.0], [-0.5663, 0.4246]], [[3.006, 0.0], [0.3731, 0.3426]]]
+    parts = torch.distributions.MultivariateNormal(means, scale_tril=torch.tensor(factors, dtype=dtype))
+    law = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(weights), parts)
+    subject = Subject(adapt(law), effort_named("quick"), seed)
+    narrowest = float(torch.linalg.svdvals(peaks_of(subject).scales * subject.profile.chart.scale[:, None]).min())
+    assert narrowest > 0.3426 / 4
+    seen = density.integrates_to_one.measure(subject)
+    assert seen.error <= seen.allowed
+    assert seen.uncertainty < subject.effort.tolerance / 100

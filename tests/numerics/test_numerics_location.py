@@ -8,6 +8,7 @@ import scipy.stats as st
 import torch
 
 from harness.numerics import integrate, locate
+from harness.numerics.location import climb
 
 
 def log_density(distribution):
@@ -56,3 +57,13 @@ def test_what_cannot_be_found_is_not_found(log_p):
     found = locate(log_p)
     assert not found.found
     assert found.message
+
+
+@pytest.mark.parametrize("width", [1e-1, 1e-3, 1e-6])
+def test_the_edge_of_a_part_of_a_density_is_no_fall_of_it(width):
+    whole = lambda x: -x.square().sum(1) / 2  # noqa: E731
+    strip = lambda x: torch.where((x[:, 1] - 0.5).abs() < width, whole(x), -math.inf)  # noqa: E731
+    start = torch.tensor([[0.3, 0.5]], dtype=torch.float64)
+    assert float(torch.linalg.svdvals(climb(strip, start).scales[0])[-1]) < 4 * width
+    found = climb(strip, start, whole)
+    assert float(torch.linalg.svdvals(found.scales[0])[-1]) > 0.5
