@@ -40,8 +40,12 @@ OF_DRAWS = (
     "structure.marginal_of_draws",
     "mutual.of_draws",
     "energy.log_partition_of_draws",
+    "bijection.draws_are_pushed_forward",
 )
 """Checks of what the model states by means over draws, which must be draws from the density for that."""
+
+MAPS = ("bijection.inverse_undoes_forward", "bijection.log_det_is_jacobian", "bijection.change_of_variables")
+"""Checks of what a flow's density is made of, which say more of a defect than the density that it spoils."""
 
 TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *OF_DRAWS)
 """The order in which these are judged after equally many draws; every other check is judged before them."""
@@ -77,7 +81,7 @@ def plan(model: Model, checks: Sequence[Check], alpha: float) -> tuple[Planned, 
             share,
             _blockers(check),
             _missing(model, missing[check.id]) if missing[check.id] else "",
-            _yields_to(check.id),
+            (*_made_of(check), *_yields_to(check.id)),
             TURNS.index(check.id) if check.id in TURNS else -1,
         )
         for check in checks
@@ -95,6 +99,11 @@ def _blockers(check: Check) -> tuple[str, ...]:
     if check.id.startswith(COMPARED) and {"log_prob", "cdf", "icdf"} & set(check.needs):
         gates += [] if check.id in (IN_COMMON, HAS_VOLUME, "support.impossible_outside") else [IN_COMMON, HAS_VOLUME]
     return tuple(dict.fromkeys(gate for gate in (*gates, *check.blocked_by) if gate != check.id))
+
+
+def _made_of(check: Check) -> tuple[str, ...]:
+    """Checks of the parts of a density that this one, a comparison of it with something, yields to."""
+    return MAPS if check.id.startswith(COMPARED) and "log_prob" in check.needs else ()
 
 
 def _yields_to(id: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.checks.blocks import POINTS, agree
 from harness.checks.ends import (
     FLOAT64,
+    HALF,
     STRIDE,
     Ends,
     Map,
@@ -86,9 +87,11 @@ def _spread(points: Tensor) -> Tensor:
     return torch.where(spread > 0, spread, 1.0)
 
 
-def _decided(errors: Tensor, bounds: Tensor, subject: Subject, unit: str = "sd of the coordinate") -> Exact:
+def _decided(
+    errors: Tensor, bounds: Tensor, subject: Subject, unit: str = "sd of the coordinate", least: float = HALF
+) -> Exact:
     """Evidence from errors and bounds (n,), of rows at which rounding does not drown the law, if there are any."""
-    errors, bounds = errors.nan_to_num(math.inf, math.inf), bounds.nan_to_num(math.inf, math.inf)
+    errors, bounds = errors.nan_to_num(math.inf, math.inf), bounds.nan_to_num(math.inf, math.inf).clamp(min=least)
     settled = bounds <= subject.effort.tolerance
     settled = settled if bool(settled.any()) else bounds < math.inf
     if not bool(settled.any()):
@@ -102,8 +105,8 @@ def inverse_undoes_forward(subject: Subject) -> Exact:
     """inverse(forward(z)) = z at draws of the base.
 
     The rounding of x = f(z) comes back stretched by the inverse's slopes, and this much is allowed: K u R_g(x) for the
-    steps by which x may be off, plus K u |z|, with K = 8 sqrt(32 + d) and u that of float32. Where a slope of f is so
-    small that x does not tell z within rounding, there is nothing to compare.
+    steps by which x may be off, plus K u |z|, with K = 8 sqrt(32 + d) and u that of float32, or else half of its
+    digits. Where a slope of f is so small that x does not tell z within rounding, there is nothing to compare.
     """
     ends = ends_of(subject)
     return _round_trip(subject, ends.z, ends.forward, ends.inverse)
@@ -214,11 +217,12 @@ def triangular(subject: Subject) -> Exact:
             other = z.clone()
             other[:, order[cut:]] = z.roll(1, 0)[:, order[cut:]]
             moved = ((ends.forward(other) - x).abs() / _spread(x))[:, order[:cut]]
-            errors, bounds = moved.double().nan_to_num(math.inf), allowed[:, order[:cut]].double()
-            worst.append((errors.amax(1), _over(errors, bounds)))
+            gaps, limits = moved.double().nan_to_num(math.inf), allowed[:, order[:cut]].double()
+            worst.append((gaps.amax(1), _over(gaps, limits)))
     if not worst:
         raise NotApplicable("one coordinate has no order")
-    return _decided(torch.cat([e for e, _ in worst]), torch.cat([b for _, b in worst]), subject)
+    errors, bounds = (torch.cat(column) for column in zip(*worst, strict=True))
+    return _decided(errors, bounds, subject, least=0.0)
 
 
 def _order(model: Model, d: int) -> list[int]:
@@ -250,7 +254,7 @@ def change_of_variables(subject: Subject) -> Exact:
     if len(x) == 0:
         raise NotApplicable("no draw is possible")
     errors, bounds = agree(subject, x, _terms, (1, -1, 1))
-    return compared(errors, bounds, subject.effort.tolerance)
+    return compared(errors, bounds.clamp(min=SAFETY * HALF), subject.effort.tolerance)
 
 
 def _mixed(subject: Subject) -> Tensor:

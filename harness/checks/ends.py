@@ -1,7 +1,8 @@
 r"""The two ends of a bijection x = f(z), in the finest dtype that it works in, and how far rounding goes between them.
 
-Everything is worked out in float64 where the model can be had in it, and allowed the rounding of float32: an inverse
-that is found by iteration may stop there, whatever the dtype. How far rounding at one end is from the other end is
+Everything is worked out in float64 where the model can be had in it, and allowed the rounding of float32, or half of
+its digits: an inverse that is found by iteration, or a flow by an integrator, is right to so many, whatever the dtype.
+How far rounding at one end is from the other end is
 measured. A coordinate that is off by u times its size moves f, and so does f's own rounding, by about
 
 .. math:: u \, R_f(z), \qquad R_f(z) = \max_{s \in \{-1, 1\}^d} |f(z + h s \cdot |z|) - f(z)| / h,
@@ -45,6 +46,9 @@ STRIDE = 2.0**-4
 
 SLOPE_STEP = 2.0**-17
 """For differences in float64: the cube root of its rounding, where the error of a slope is least."""
+
+HALF = 2.0**-12
+"""Half of the digits of float32, 2.4e-4: iterations and integrators are stopped there or later, as a rule."""
 
 FLOAT32, FLOAT64 = (torch.finfo(dtype).eps / 2 for dtype in (torch.float32, torch.float64))
 
@@ -195,6 +199,8 @@ class Determinants:
 def determinants(ends: Ends, function: Map, points: Tensor) -> Determinants:
     """A relative error e of all entries moves log |det J| by at most e sum_ij |J^-1|_ji |J|_ij.
 
+    So much is allowed for rounding, and for entries that are right to half of their digits, which err independently of
+    each other, the root of the sum of squares.
     An output that is known to u of its size may have slopes that are known no better, as 1 - s is where s is close to
     1: where they are small beside that size, that is more than u of them.
     """
@@ -203,7 +209,9 @@ def determinants(ends: Ends, function: Map, points: Tensor) -> Determinants:
     with torch.no_grad():
         told = (j.abs() @ size_of(points).double()[:, :, None])[:, :, 0]
         vague = (size_of(function(points)).double() / told).sum(1)
-    rounding = ends.factor * (ends.granted * (back * j.abs()).sum((1, 2)) + SAFETY * ends.unit * vague)
+    shares = back * j.abs()
+    rounding = ends.factor * (ends.granted * shares.sum((1, 2)) + SAFETY * ends.unit * vague)
+    rounding = torch.maximum(rounding, SAFETY * HALF * shares.square().sum((1, 2)).sqrt())
     return Determinants(torch.linalg.slogdet(j).logabsdet, rounding + (back * off).sum((1, 2)))
 
 

@@ -309,6 +309,6 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
         for check in (BACK, FORTH, JACOBIAN, SQUEEZED, CHANGE, DRAWN)
     ),
     NearMiss("half_precision", "a root in float16", BACK, pushed(3), edited("inverse", lambda z: z.half().to(z.dtype))),
-    NearMiss("solved", "six digits of a root", BACK, pushed(3), edited("inverse", lambda z: z + 1e-6)),
+    NearMiss("solved", "four digits of a root", BACK, pushed(3), edited("inverse", lambda z: z + 1e-4)),
     NearMiss("ordered", "an order of its own", TRIANGLE, pushed(5, Ordered), nothing),
 )
