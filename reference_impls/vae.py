@@ -6,8 +6,8 @@ log p(x) = log int p(z) p(x | z) dz is out of reach, but with w = p(z) p(x | z) 
 
     ELBO = E_q[log w] = log p(x) - KL(q || p(z | x))  =  L_1 <= L_k = E log 1/k sum_i w_i <= L_{k+1} <= log p(x),
 
-as E_q[w] = p(x) and log is concave. Of E_q[log w] = E_q[log p(x | z)] - KL(q || p(z)) the second part has a closed form;
-it may be used or drawn. beta weighs it in the loss, and the loss alone: with beta < 1 that is no bound any more.
+as E_q[w] = p(x) and log is concave. Of E_q[log w] = E_q[log p(x | z)] - KL(q || p(z)) the second part has a closed
+form; it may be used or drawn. beta weighs it in the loss, and the loss alone: with beta < 1 that is no bound any more.
 
 A label y, where there is one, is a latent variable that is told: it stands behind z as a one-hot code, uniform before
 anything was seen, and uniform under q as well where it was not told.
@@ -22,6 +22,7 @@ arxiv.org/abs/1509.00519 (L_k); Kingma et al. (2014), arxiv.org/abs/1406.5298 (l
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
@@ -44,7 +45,7 @@ def mlp(sizes: Sequence[int], seed: int, gain: float = 1.0, bias: float = 0.0) -
     """Fully connected layers of these sizes with tanh between; weights N(0, gain^2 / inputs), biases N(0, bias^2)."""
     source = Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
         with torch.no_grad():
             layer.weight.copy_(gain / math.sqrt(inputs) * torch.randn(outputs, inputs, generator=source))
