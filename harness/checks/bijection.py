@@ -198,6 +198,7 @@ def _size_after(ends: Ends, function: Map, points: Tensor) -> Tensor:
 @exact(
     "bijection.triangular",
     needs=(*NEEDS, "ordering"),
+    blocked_by=("bijection.inverse_undoes_forward",),
     source="Rosenblatt 1952, https://doi.org/10.1214/aoms/1177729394",
 )
 def triangular(subject: Subject) -> Exact:

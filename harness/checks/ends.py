@@ -139,7 +139,11 @@ def _found(subject: Subject) -> Ends:
         model, dtype = _finest(subject, z, x)
         z, x = z.to(dtype), x.to(dtype)
         with Watched() as watched:
-            seen = [model.forward(z), model.inverse(x), model.log_det(z)]
+            seen = [
+                answer(model, "forward", z, z.shape),
+                answer(model, "inverse", x, x.shape),
+                answer(model, "log_det", z, z.shape[:1]),
+            ]
     units = {torch.finfo(kind).eps / 2 for kind in (*watched.dtypes, *(each.dtype for each in seen))}
     seed = subject.seed_for("signs of the probes")
     return Ends(model, tuple(x.shape[1:]), z.reshape(len(z), -1), x.reshape(len(x), -1), max(units), seed)
