@@ -85,7 +85,7 @@ def planar_flow(d: int, layers: int, *, spread: float = 1.0, seed: int = 0) -> F
 
 def folded(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Flow:
     """Two coordinates, two bends."""
-    return placed(planar_flow(2, 2, spread=1.5, seed=3), dtype, device)
+    return placed(planar_flow(2, 2, spread=1.0, seed=3), dtype, device)
 
 
 def full_planar(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Flow:
