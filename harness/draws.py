@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.cells import FINE, neighbours, spacing, spread_out
 from harness.errors import out_of_memory
+from harness.numerics.rows import finite_rows
 from harness.subject import Subject
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def log_density_where(
     subject: Subject, x: Shaped[Tensor, " n *event"], wanted: Bool[Tensor, " n"]
 ) -> Float64[Tensor, " n"]:
     """The log-density of the wanted events; -inf, without asking the model, of the others and of non-finite ones."""
-    wanted = wanted & x.reshape(len(x), -1).isfinite().all(1)
+    wanted = wanted & finite_rows(x)
     if bool(wanted.all()):
         return log_density(subject, x)
     stand_in = subject.pilot[:1].to(x)

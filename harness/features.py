@@ -21,12 +21,17 @@ SHAPES = ("sign", "location", "scale", "z > 2", "z < -2", "|z| > 3", "|z| > 4.5"
 MAX_VALUES = 24
 FEW = 4
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+BLOCK_NUMBERS, BLOCK_ROWS = 2**16, 2**13
+"""Columns are made for so many numbers at a time: a dictionary of a whole chunk would not stay in the cache."""
+
+FAR = 1e3
+"""Coordinates beyond are taken for this, so that their squares are numbers of float32."""
 
 
 def coordinate_columns(subject: Subject, z: Float64[Tensor, "n d"]) -> Float[Tensor, "n k"]:
     """The columns that look at one coordinate each."""
     profile = subject.profile
-    parts = [_shapes(z[:, ~profile.chart.discrete]).flatten(1)]
+    parts = [_shapes(_continuous(profile, z)).flatten(1)]
     places = _discrete(profile)
     if places:
         position, known = all_codes(profile, z)
@@ -38,7 +43,7 @@ def coordinate_labels(subject: Subject) -> list[str]:
     """The names of the columns that look at one coordinate each."""
     profile = subject.profile
     flags = profile.chart.discrete.tolist()
-    named = [f"{shape} of coordinate {j}" for j, flag in enumerate(flags) if not flag for shape in SHAPES]
+    named = [f"{shape} of coordinate {j}" for shape in SHAPES for j, flag in enumerate(flags) if not flag]
     for j in _discrete(profile):
         named += [f"{shape} of coordinate {j}" for shape in (SHAPES if _ordered(profile, j) else SHAPES[:1])]
         named += [f"coordinate {j} = {value:g}" for value in _listed(profile, j)]
@@ -62,9 +67,9 @@ def weighted_sums(
     profile = subject.profile
     w = weight.float()
     apart = torch.stack([torch.ones_like(w), (weight - 1).float()])  # (2, n)
-    dense = _shapes(z[:, ~profile.chart.discrete]).flatten(1)
+    dense, dense_squares = _shape_sums(_continuous(profile, z), apart, w)
     whole = _whole(subject, z, log_p)
-    total, squares = [(apart @ dense).double().sum(0)], [w.square() @ dense.square()]
+    total, squares = [dense], [dense_squares]
     places = _discrete(profile)
     if places:
         position, known = all_codes(profile, z)
@@ -81,6 +86,32 @@ def weighted_sums(
     return torch.cat([part.double() for part in total]).cpu(), torch.cat([part.double() for part in squares]).cpu()
 
 
+def _shape_sums(z: Tensor, apart: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums (shapes c,) over rows of z (n, c): of the shapes, weighted by both rows of `apart` in turn; of (w g)^2."""
+    total = torch.zeros(len(apart), len(SHAPES) * z.shape[1], dtype=torch.float64, device=z.device)
+    squares = torch.zeros_like(total[0])
+    rows = _rows(z.shape[1])
+    for part, by, of in zip(z.split(rows), apart.split(rows, 1), w.split(rows), strict=True):
+        g = _shapes(part).flatten(1)
+        total += by @ g
+        squares += of.square() @ g.square_()
+    return total.sum(0), squares
+
+
+def block_rows(profile: Profile) -> int:
+    """Rows of which columns are best made at a time: of discrete coordinates many, as each is looked up by itself."""
+    return _rows(profile.size) if profile.kind == "continuous" else 2**20
+
+
+def _rows(numbers: int) -> int:
+    return max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // max(1, numbers)))
+
+
+def _continuous(profile: Profile, z: Tensor) -> Tensor:
+    """(n, c): the continuous coordinates."""
+    return z if profile.kind == "continuous" else z[:, ~profile.chart.discrete]
+
+
 def _discrete(profile: Profile) -> list[int]:
     return profile.chart.discrete.nonzero().flatten().tolist()
 
@@ -92,18 +123,19 @@ def _ordered(profile: Profile, j: int) -> bool:
 
 
 def _shapes(z: Tensor) -> Tensor:
-    """(n, c, shapes)."""
-    z = z.nan_to_num(0.0, 1e3, -1e3).to(torch.float32)
+    """(n, shapes, c) of z (n, c)."""
+    z = z.to(torch.float32).nan_to_num(0.0).clamp(-FAR, FAR)
     square = z.square()
-    out = torch.empty(*z.shape, len(SHAPES), dtype=torch.float32, device=z.device)
-    out[..., 0] = (z > 0).float() - 0.5
-    out[..., 1] = torch.tanh(z) / 2
-    out[..., 2] = square / (1 + square) - 0.5
-    out[..., 3] = z > 2
-    out[..., 4] = z < -2
-    out[..., 5] = square > 9
-    out[..., 6] = square > 4.5**2
-    return out
+    columns = (
+        (z > 0).float() - 0.5,
+        torch.tanh(z) / 2,
+        square / (1 + square) - 0.5,
+        z > 2,
+        z < -2,
+        square > 9,
+        square > 4.5**2,
+    )
+    return torch.stack([column.float() for column in columns], 1)
 
 
 def _listed(profile: Profile, j: int) -> list[float]:
@@ -125,7 +157,7 @@ def _table(subject: Subject, j: int) -> Tensor:
         alphabet = profile.alphabets[j]
         assert alphabet is not None
         z = (alphabet - profile.chart.location[j]) / profile.chart.scale[j]
-        shapes = _shapes(z) if _ordered(profile, j) else _shapes(z)[:, :1]
+        shapes = _shapes(z[:, None])[:, : len(SHAPES) if _ordered(profile, j) else 1, 0]
         listed = torch.tensor(_listed(profile, j), dtype=alphabet.dtype, device=alphabet.device)
         return torch.cat([shapes, (alphabet[:, None] == listed).float()], 1)
 
@@ -142,7 +174,7 @@ def _whole(subject: Subject, z: Tensor, log_p: Tensor) -> Tensor:
 
 
 def _radius(z: Tensor) -> Tensor:
-    return z.nan_to_num(0.0, 1e3, -1e3).clamp(-1e3, 1e3).square().sum(1)
+    return z.nan_to_num(0.0).clamp(-FAR, FAR).square().sum(1)
 
 
 def _pilot_quantiles(subject: Subject) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.draws import log_density_where, within
 from harness.errors import out_of_memory
+from harness.numerics.rows import finite_rows
 from harness.reference import Reference, all_codes, looked_up
 from harness.subject import Subject
 
@@ -84,15 +85,15 @@ def trajectory(
     momentum = torch.randn(z.shape, generator=source, dtype=z.dtype, device=z.device)
     longest = 1.6 * z.shape[1] ** (-1 / 6) if leapfrogs == 1 else 1.1 * z.shape[1] ** (-1 / 4) + 0.15
     step = longest * (0.5 + 0.5 * torch.rand(len(z), 1, generator=source, dtype=z.dtype, device=z.device))
-    log_start, gradient = _gradient(subject, start, factor)
+    log_start, gradient, z = _gradient(subject, start, factor)
     position, velocity, log_end = start, momentum, log_start
     for _ in range(leapfrogs):
-        velocity = velocity + step / 2 * gradient
-        position = position + step * velocity
-        log_end, gradient = _gradient(subject, position, factor)
-        velocity = velocity + step / 2 * gradient
-    energy = log_end - log_start - (velocity.square() - momentum.square()).sum(1) / 2
-    return position @ factor.T, torch.where(log_start.isfinite() & log_end.isfinite(), energy, -torch.inf)
+        velocity = torch.addcmul(velocity, step / 2, gradient)
+        position = torch.addcmul(position, step, velocity)
+        log_end, gradient, z = _gradient(subject, position, factor)
+        velocity = torch.addcmul(velocity, step / 2, gradient)
+    energy = log_end - log_start - (velocity.square().sum(1) - momentum.square().sum(1)) / 2
+    return z, torch.where(log_start.isfinite() & log_end.isfinite(), energy, -torch.inf)
 
 
 def whitener(subject: Subject) -> Float64[Tensor, "c c"]:
@@ -118,7 +119,7 @@ def differentiable(subject: Subject) -> bool:
             return False
         z = subject.profile.chart.coordinates(subject.pilot[:64])
         try:
-            _, gradient = _gradient(subject, z, torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+            _, gradient, _ = _gradient(subject, z, torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
         except Exception as refusal:  # no graph, or a model that refuses inputs with one: other moves will do
             if out_of_memory(refusal):
                 raise
@@ -128,21 +129,21 @@ def differentiable(subject: Subject) -> bool:
     return subject.once("differentiable", work)
 
 
-def _gradient(subject: Subject, position: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """log target (n,) and its gradient (n, d) with respect to whitened positions; 0 where it is not finite."""
+def _gradient(subject: Subject, position: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log target (n,) and its gradient (n, d) with respect to whitened positions, 0 where it is not finite; and z."""
     chart = subject.profile.chart
     with torch.enable_grad():
         inner = position.detach().requires_grad_(True)
         z = inner @ factor.T
         x = chart.events(z)
-        usable = (chart.faithful(z, x) & within(subject, x) & x.flatten(1).isfinite().all(1)).detach()
+        usable = (chart.faithful(z, x) & within(subject, x)).detach() & finite_rows(x.detach())
         if not bool(usable.all()):
             x = torch.where(usable.reshape(-1, *(1,) * (x.ndim - 1)), x, subject.pilot[:1].to(x))
         value = subject.model.log_prob(x).to(torch.float64) + chart.log_volume(z)
         finite = torch.where(value.isfinite(), value, torch.zeros_like(value))
         (gradient,) = torch.autograd.grad(finite.sum(), inner)
     gradient = gradient.nan_to_num(0.0, 0.0, 0.0).clamp(-1e3, 1e3)
-    return torch.where(usable & value.isfinite(), value, -torch.inf).detach(), gradient
+    return torch.where(usable & value.isfinite(), value, -torch.inf).detach(), gradient, z.detach()
 
 
 def _walk(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:

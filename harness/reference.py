@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float64, Int, Shaped
 from torch import Tensor
 
+from harness.numerics.rows import finite_rows
 from harness.profile import Profile
 from harness.streams import generator
 
@@ -47,8 +48,9 @@ class Reference:
         u = torch.rand(n, len(self.table), generator=source, dtype=torch.float64, device=device)
         cumulative = self.table.exp().cumsum(1)
         continuous, position = torch.empty_like(noise), torch.empty_like(u, dtype=torch.long)
-        for k in component.unique().tolist():
-            rows = component == k
+        present = component.unique().tolist()
+        for k in present:
+            rows = component == k if len(present) > 1 else slice(None)
             continuous[rows] = self.mean[k] + noise[rows] @ self.factor[k].T
             edges = cumulative[:, :, k].contiguous()
             position[rows] = torch.searchsorted(edges, (u[rows] * edges[:, -1]).T.contiguous()).T
@@ -58,24 +60,40 @@ class Reference:
             letters = self.profile.letters
             values = letters.T.gather(0, position.clamp(max=letters.shape[1] - 1))
             z[:, chart.discrete] = (values - chart.location[chart.discrete]) / chart.scale[chart.discrete]
-        return chart.events(z), z, self.log_density(z)
+        white = noise if len(self.mean) == 1 else None
+        return chart.events(z), z, self.log_density(z, white)
 
-    def log_density(self, z: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
-        """log q of events with coordinates z; -inf off the alphabets and where coordinates are not finite."""
-        log_q = torch.logsumexp(self.log_joint(z), 1) - self.profile.chart.log_volume(z)
-        return torch.where(z.isfinite().all(1), log_q, -torch.inf).nan_to_num(-torch.inf, posinf=torch.inf)
+    def log_density(
+        self, z: Float64[Tensor, "n d"], white: Float64[Tensor, "n c"] | None = None
+    ) -> Float64[Tensor, " n"]:
+        """log q of events with coordinates z; -inf off the alphabets and where coordinates are not finite.
 
-    def log_joint(self, z: Float64[Tensor, "n d"], found: Codes | None = None) -> Float64[Tensor, "n k"]:
+        `white` are the continuous coordinates seen from the only component, where they are at hand.
+        """
+        log_q = torch.logsumexp(self.log_joint(z, white=white), 1) - self.profile.chart.log_volume(z)
+        return torch.where(finite_rows(z), log_q, -torch.inf).nan_to_num(-torch.inf, posinf=torch.inf)
+
+    def log_joint(
+        self, z: Float64[Tensor, "n d"], found: Codes | None = None, white: Float64[Tensor, "n c"] | None = None
+    ) -> Float64[Tensor, "n k"]:
         """Log-probability of component and coordinates; `found` are the codes of z, where they are at hand."""
         chart = self.profile.chart
         joint = self.log_weight.expand(len(z), -1)
         if self.mean.shape[1]:
-            joint = joint + _log_gaussians(z[:, ~chart.discrete], self.mean, self.factor)
+            joint = joint + self._log_gaussians(z, white)
         if len(self.table):
             position, known = all_codes(self.profile, z) if found is None else found
             joint = joint + looked_up(self.table, position)
             joint = torch.where(known.all(1, keepdim=True), joint, -torch.inf)
         return joint
+
+    def _log_gaussians(self, z: Tensor, white: Tensor | None) -> Tensor:
+        """(n, k): Gaussian log-densities of the continuous coordinates."""
+        if white is not None:
+            return _log_gaussian(white, self.factor[0])[:, None]
+        continuous = z[:, ~self.profile.chart.discrete] if len(self.table) else z
+        laws = zip(self.mean, self.factor, strict=True)
+        return torch.stack([_log_gaussian(_whitened(continuous, *law), law[1]) for law in laws], 1)
 
 
 def all_codes(profile: Profile, z: Float64[Tensor, "n d"]) -> tuple[Int[Tensor, "n m"], Bool[Tensor, "n m"]]:
@@ -109,7 +127,7 @@ def looked_up(table: Tensor, position: Tensor) -> Tensor:
 def fit_reference(profile: Profile, seed: int) -> Reference:
     """The mixture whose held-out pilot likelihood is highest."""
     z = profile.chart.coordinates(profile.pilot)
-    z = z[z.isfinite().all(1)]
+    z = z[finite_rows(z)]
     part = z[:SELECTION]
     half = len(part) // 2
     source = generator(seed, "reference", device=z.device)
@@ -210,11 +228,12 @@ def _smoothed(counts: Tensor, possible: Tensor) -> Tensor:
     return (1 - unseen) * shares + unseen * others / count.clamp(min=1)
 
 
-def _log_gaussians(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
-    """(n, k): Gaussian log-densities of rows of z (n, c)."""
-    c = z.shape[1]
-    logs = []
-    for k in range(len(mean)):
-        white = torch.linalg.solve_triangular(factor[k], (z - mean[k]).T, upper=False)
-        logs.append(-0.5 * white.square().sum(0) - factor[k].diagonal().log().sum())
-    return torch.stack(logs, 1) - 0.5 * c * math.log(2 * math.pi)
+def _whitened(z: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+    """Rows of z (n, c) as standard normal numbers of the Gaussian."""
+    return torch.linalg.solve_triangular(factor, (z - mean).T, upper=False).T
+
+
+def _log_gaussian(white: Tensor, factor: Tensor) -> Tensor:
+    """(n,): the Gaussian log-density of rows that were whitened (n, c)."""
+    log_volume = factor.diagonal().log().sum() + 0.5 * white.shape[1] * math.log(2 * math.pi)
+    return -0.5 * white.square().sum(1) - log_volume

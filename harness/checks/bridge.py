@@ -168,8 +168,8 @@ def bridge_pairs(draws: Draws) -> Sums:
     """
     at_draws, at_proposals = (weight.float() for weight in bridge_weights(draws))
     chosen, centre = _pair_coordinates(draws.subject)
-    u = (torch.tanh(_tame(draws.z[:, chosen])) - centre).float()
-    v = (torch.tanh(_tame(draws.proposals.z[:, chosen])) - centre).float()
+    u = _squashed(draws.z, chosen) - centre
+    v = _squashed(draws.proposals.z, chosen) - centre
     total = _gram(u, u, at_draws) - _gram(v, v, at_proposals)
     squares = _gram(u.square(), u.square(), at_draws.square()) + _gram(v.square(), v.square(), at_proposals.square())
     cross = u * v
@@ -197,10 +197,16 @@ def _pair_coordinates(subject: Subject) -> tuple[Tensor, Tensor]:
             raise NotApplicable("an event has one coordinate only: there is no pair")
         order = torch.randperm(size, generator=subject.generator("pairs"), device=subject.model.device)
         chosen = order[:MAX_PAIRED].sort().values
-        z = subject.profile.chart.coordinates(subject.pilot)[:, chosen]
-        return chosen, torch.tanh(_tame(z)).mean(0)
+        z = subject.profile.chart.coordinates(subject.pilot)
+        return chosen, _squashed(z, chosen).double().mean(0).float()
 
     return subject.once("paired coordinates", work)
+
+
+def _squashed(z: Float64[Tensor, "n d"], chosen: Int[Tensor, " m"]) -> Float[Tensor, "n m"]:
+    """tanh of the chosen coordinates."""
+    some = z if len(chosen) == z.shape[1] else z[:, chosen]
+    return torch.tanh(_tame(some).float())
 
 
 def _tame(z: Tensor) -> Tensor:

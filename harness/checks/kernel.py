@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from harness import features, moves
@@ -18,8 +18,9 @@ from harness.checks.bridge import SOUND
 from harness.checks.coarseness import require_resolution
 from harness.checks.law import Check, NotApplicable, statistical
 from harness.draws import Draws
+from harness.numerics.rows import finite_rows
 from harness.statistics.accumulator import Accumulator
-from harness.statistics.bernstein import BoundedMean
+from harness.statistics.bernstein import BoundedMean, Sums
 from harness.subject import Subject
 
 LEAST_MOBILITY = 0.1
@@ -32,6 +33,11 @@ def _moved(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
     return moves.metropolis(subject, z, moves.log_target(subject, z), source)
 
 
+def _exchange(subject: Subject, z: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The pair's other member, with weight 1."""
+    return _moved(subject, z, source), torch.ones_like(z[:, 0])
+
+
 def _barker(subject: Subject, z: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
     """A proposal, and Barker's acceptance probability of it: a Langevin step where there is a gradient."""
     if moves.differentiable(subject):
@@ -42,23 +48,25 @@ def _barker(subject: Subject, z: Tensor, source: torch.Generator) -> tuple[Tenso
     return moved.z, torch.where(here.isfinite(), torch.sigmoid(there - here + moved.log_ratio), 0.0)
 
 
-def _exchange(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
-    """(n, k): f(x') - f(x) for each column f."""
-    return features.coordinate_columns(subject, _moved(subject, z, source)) - features.coordinate_columns(subject, z)
+Step = Callable[
+    [Subject, Float64[Tensor, "n d"], torch.Generator], tuple[Float64[Tensor, "n d"], Float64[Tensor, " n"]]
+]
+"""From coordinates to new ones, and the weight in [0, 1] of each change."""
 
 
-def _generator(subject: Subject, z: Tensor, source: torch.Generator) -> Tensor:
-    """(n, k): Barker's acceptance times f(x') - f(x)."""
-    new, accept = _barker(subject, z, source)
-    return accept.float()[:, None] * (
-        features.coordinate_columns(subject, new) - features.coordinate_columns(subject, z)
-    )
+def _sums(subject: Subject, z: Tensor, source: torch.Generator, step: Step) -> Sums:
+    """Sums over rows of w (f(x') - f(x)) for each column f, and of its squares, a few rows at a time."""
+    new, weight = step(subject, z, source)
+    total = squares = torch.zeros(1, dtype=torch.float64, device=z.device)
+    rows = features.block_rows(subject.profile)
+    for before, after, w in zip(z.split(rows), new.split(rows), weight.float().split(rows), strict=True):
+        change = features.coordinate_columns(subject, after) - features.coordinate_columns(subject, before)
+        total = total + w @ change
+        squares = squares + w.square() @ change.square()
+    return Sums(len(z), total.cpu(), squares.cpu())
 
 
-Differences = Callable[[Subject, Float64[Tensor, "n d"], torch.Generator], Float[Tensor, "n k"]]
-
-
-def mobility(subject: Subject, name: str, differences: Differences) -> float:
+def mobility(subject: Subject, name: str, step: Step) -> float:
     """How far the kernel moves the average f, from pilot draws: 1 for independent draws, 0 when it stands still.
 
     A defect of size e in E f shows as about e times this, so numbers are divided by it: else a kernel that stands still
@@ -67,9 +75,9 @@ def mobility(subject: Subject, name: str, differences: Differences) -> float:
 
     def work() -> float:
         z = subject.profile.chart.coordinates(subject.pilot[: 2**11])
-        z = z[z.isfinite().all(1)]
+        z = z[finite_rows(z)]
         spread = 2 * features.coordinate_columns(subject, z).var(0)
-        moved = differences(subject, z, subject.generator("mobility", name)).square().mean(0)
+        moved = _sums(subject, z, subject.generator("mobility", name), step).squares.to(spread) / len(z)
         useful = spread > 1e-3
         share = (moved[useful] / spread[useful]).mean() if bool(useful.any()) else torch.zeros(())
         return float(share.clamp(max=1.0))
@@ -81,18 +89,19 @@ def mobility(subject: Subject, name: str, differences: Differences) -> float:
     return share
 
 
-def _scaled(name: str, differences: Differences) -> Callable[[Subject], Accumulator]:
+def _scaled(name: str, step: Step) -> Callable[[Subject], Accumulator]:
     def start(subject: Subject) -> Accumulator:
-        reach = 1.0 / mobility(subject, name, differences)
+        reach = 1.0 / mobility(subject, name, step)
         return BoundedMean(-reach, reach)
 
     return start
 
 
-def _numbers(draws: Draws, name: str, differences: Differences) -> Tensor:
+def _changes(draws: Draws, name: str, step: Step) -> Sums:
     subject = draws.subject
-    source = subject.generator(name, draws.index)
-    return differences(subject, draws.z, source) / mobility(subject, name, differences)
+    found = _sums(subject, draws.z, subject.generator(name, draws.index), step)
+    scale = mobility(subject, name, step)
+    return Sums(found.n, found.total / scale, found.squares / scale**2)
 
 
 @statistical(
@@ -106,33 +115,33 @@ def _numbers(draws: Draws, name: str, differences: Differences) -> Tensor:
     unit="probability",
     source="Gandy & Scott 2021, https://arxiv.org/abs/2001.06465",
 )
-def exchangeable(draws: Draws) -> Float[Tensor, "n k"]:
+def exchangeable(draws: Draws) -> Sums:
     r"""E[f(x') - f(x)] = 0 when x' follows x by a kernel that is reversible with respect to the density.
 
     Then (x, x') and (x', x) have the same law. The kernel is one Hamiltonian trajectory where the density has a
     gradient, else a few Metropolis steps; f runs over location, scale, tails and values of each coordinate.
     """
-    return _numbers(draws, "exchange", _exchange)
+    return _changes(draws, "exchange", _exchange)
 
 
 @statistical(
     "sampler.stein",
     needs=("sample", "log_prob"),
     blocked_by=SOUND,
-    start=_scaled("stein", _generator),
+    start=_scaled("stein", _barker),
     labels=features.coordinate_labels,
     share=1 / 2,
     tolerance=4.0,
     unit="probability",
     source="Barker 1965; Barbour 1988; Hodgkinson, Salomone & Roosta 2020, https://arxiv.org/abs/2001.09266",
 )
-def stein(draws: Draws) -> Float[Tensor, "n k"]:
+def stein(draws: Draws) -> Sums:
     r"""E[A f(x)] = 0 for A f(x) = a(x, x') (f(x') - f(x)), a = p(x') / (p(x) + p(x')), x' a symmetric step from x.
 
     Stein's identity for the generator of Barker's Markov process, the bounded form of E[f' score + f''] = 0: to second
     order in the step they agree, but this one needs no gradient, no tail condition, and no care at a boundary.
     """
-    return _numbers(draws, "stein", _generator)
+    return _changes(draws, "stein", _barker)
 
 
 CHECKS: tuple[Check, ...] = (stein, exchangeable)

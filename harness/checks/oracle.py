@@ -117,12 +117,12 @@ def compared(
 
 
 def _build(subject: Subject) -> Oracle:
-    pilot = subject.pilot
+    space, pilot = space_of(subject), subject.pilot
     flat = pilot.reshape(len(pilot), -1).to("cpu", torch.float64)
     low, middle, high = column_quantiles(flat[: 2**14], torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     spread = torch.where(high > low, high - low, 1.349 * flat.nan_to_num(0.0, 0.0, 0.0).std(0))
     scale = torch.where(spread > 0, spread / 1.349, 1.0)
-    return Oracle(space_of(subject), flat_density(subject.model, pilot), noise_of(subject), middle, scale)
+    return Oracle(space, flat_density(subject.model, pilot), noise_of(subject), middle, scale)
 
 
 def flat_density(model: Model, like: Tensor) -> LogDensity:

@@ -25,6 +25,7 @@ from harness.checks.pairing import (
 from harness.checks.surface import broken
 from harness.draws import Draws
 from harness.evidence import Exact
+from harness.numerics.rows import finite_rows
 from harness.statistics.bernstein import BoundedMean
 from harness.statistics.binomial import BinomialCount
 from harness.subject import Subject
@@ -84,7 +85,7 @@ def sample_is_finite(draws: Draws) -> Tensor:
     """
     if not draws.x.is_floating_point():
         return torch.zeros(draws.n)
-    return (~draws.x.reshape(draws.n, -1).isfinite().all(1)).float()
+    return (~finite_rows(draws.x)).float()
 
 
 @statistical(

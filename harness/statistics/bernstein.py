@@ -100,14 +100,13 @@ class BoundedMean:
         if self.n == 0:
             return Look(0, 0.0, self.low, self.high, 0.0)
         low, high = self.interval(1 - confidence)
-        return self._look_at(int(torch.argmax(torch.maximum(-low, high))), confidence)
+        return self._look_at(int(torch.argmax(torch.maximum(-low, high))), low, high)
 
     def suspect(self, confidence: float) -> Look:
         """The look at the column with the strongest evidence against it, which need not be bounded worst."""
-        return self._look_at(int(self.log_e().amax(1).argmax()), confidence)
+        return self._look_at(int(self.log_e().amax(1).argmax()), *self.interval(1 - confidence))
 
-    def _look_at(self, column: int, confidence: float) -> Look:
-        low, high = self.interval(1 - confidence)
+    def _look_at(self, column: int, low: Tensor, high: Tensor) -> Look:
         estimate = float(self.total[column]) / self.n
         return Look(self.n, estimate, float(low[column]), float(high[column]), log_mean_exp(self.log_e()), column)
 

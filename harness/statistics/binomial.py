@@ -85,15 +85,14 @@ def interval(
     share = events / n
     allowed = log_mixture(events, n, p) - log_level
 
-    def end(outside: Tensor) -> Tensor:
-        inside = share
-        for _ in range(_HALVINGS):
-            middle = (inside + outside) / 2
-            rejected = log_likelihood(events, n, middle) <= allowed
-            inside, outside = torch.where(rejected, inside, middle), torch.where(rejected, middle, outside)
-        return torch.where(allowed.isnan(), math.nan, outside)
-
-    return end(torch.zeros_like(share)), end(torch.ones_like(share))
+    inside = torch.stack([share, share])
+    outside = torch.stack([torch.zeros_like(share), torch.ones_like(share)])
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        rejected = log_likelihood(events, n, middle) <= allowed
+        inside, outside = torch.where(rejected, inside, middle), torch.where(rejected, middle, outside)
+    low, high = torch.where(allowed.isnan(), math.nan, outside)
+    return low, high
 
 
 class BinomialCount:

@@ -40,9 +40,8 @@ def looks(check: StatisticalCheck, subject: Subject) -> list[Look]:
 
 def test_a_statistic_that_is_started_again_sees_the_same(subject: Subject):
     compared = []
-    for check in STATISTICAL:
-        if not all(subject.model.can(need) for need in check.needs):
-            continue
+    asked = [check for check in STATISTICAL if subject.model.can(*check.needs)]
+    for check in asked:
         try:
             first, again = looks(check, subject), looks(check, subject)
         except NotApplicable:
@@ -50,7 +49,7 @@ def test_a_statistic_that_is_started_again_sees_the_same(subject: Subject):
         assert first == again, check.id
         compared.append(check.id)
     assert "sampler.adversary" in compared
-    assert len(compared) > len(STATISTICAL) / 2
+    assert len(compared) > len(asked) / 2
 
 
 def test_what_the_adversary_learns_changes_how_it_judges():
