@@ -75,7 +75,7 @@ class Coupling(Bijection):
 
     def _through(self, x: Tensor, given: Tensor | None, move) -> tuple[Tensor, Tensor]:
         stay, go = x.index_select(1, self.a), x.index_select(1, self.b)
-        theta = self.network(stay if given is None else torch.cat([stay, given], 1))  # (n, |b| size)
+        theta = self.network(stay if given is None else torch.cat([stay, given], 1))  # (n, size |b|)
         moved, log_slope = move(go, theta)
         return torch.cat([stay, moved], 1).index_select(1, self.back), log_slope.sum(-1)
 

@@ -2,8 +2,8 @@ r"""Monotone maps of single coordinates, whose parameters theta somebody else co
 
     x_i = u(z_i; theta_i),      log |det J| = sum_i log du/dz_i
 
-A map has `size` parameters a coordinate. They come as columns of theta (n, d size), and `owner(d)` tells for each
-column which coordinate it is for. `push` gives x (n, d) and log du/dz (n, d), `pull` gives z and the same.
+A map has `size` parameters a coordinate. They come as columns of theta (n, size d), the first parameter of all
+coordinates, then the second, and so on. `push` gives x (n, d) and log du/dz (n, d), `pull` gives z and the same.
 
 In `Elementwise` theta is the same for all events, so that coordinates stay independent; `coupling` and `masked_flows`
 make it a function of other coordinates.
@@ -24,9 +24,6 @@ class ScaleShift:
 
     size = 2
     bound = math.log(1e3)
-
-    def owner(self, d: int) -> Tensor:
-        return torch.arange(d).repeat(2)  # mu_1, ..., mu_d, a_1, ..., a_d
 
     def push(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         mu, alpha = self._read(theta)

@@ -20,7 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot
 
-ROWS = 1024
+ROWS = 2048
 """Rows at a time where no graph is kept: the hidden units of so many stay in a core's cache."""
 
 

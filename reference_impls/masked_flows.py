@@ -92,9 +92,12 @@ class Masked(Bijection):
         order = checked_order(order, self.d)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("place", order.argsort(), persistent=False)  # of each coordinate in the order
-        owner = self.univariate.owner(self.d)
-        self.columns = [(owner == i).nonzero()[:, 0] for i in order.tolist()]  # of theta, for each step
+        owner = torch.arange(self.d).repeat(self.univariate.size)  # the coordinate that a column of theta is for
+        columns = [(owner == i).nonzero()[:, 0] for i in order.tolist()]  # of theta, for each step
+        self.register_buffer("columns", torch.cat(columns), persistent=False)
         self.network = MaskedNetwork(self.d, self.place[owner], hidden, given, activation, seed)
+        ends = [[int((degrees <= k).sum()) for degrees in self.network.degrees[1:-1]] for k in range(-1, self.d)]
+        self.units = [list(zip(*pair, strict=True)) for pair in pairwise(ends)]  # of each layer, that step k adds
 
     def pull(self, x, given=None):
         z, log_slope = self.univariate.pull(x, self._theta(x, given))
@@ -113,31 +116,34 @@ class Masked(Bijection):
 
     def _theta(self, x: Tensor, given: Tensor | None) -> Tensor:
         x = x.index_select(1, self.order)
-        return self.network(x if given is None else torch.cat([given, x], 1))  # (n, d size)
+        return self.network(x if given is None else torch.cat([given, x], 1))  # (n, size d)
 
+    @torch.no_grad()
     def _push_cached(self, z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Each hidden unit once: those of degree k are computed when k coordinates are known."""
-        net, n = self.network, len(z)
-        weights, biases = [net.masked(i) for i in range(len(net.weights))], list(net.biases)
-        known = [z.new_empty(n, len(degrees)) for degrees in net.degrees[:-1]]  # inputs, then hidden layers
+        """Each hidden unit once: those of degree k are computed when k coordinates are known.
+
+        Units are rows here, and events columns, so that a product writes the new units side by side.
+        """
+        net, n, told = self.network, len(z), self.given
+        weights, biases = [net.masked(i) for i in range(len(net.weights))], [bias[:, None] for bias in net.biases]
+        known = [z.new_empty(len(degrees), n) for degrees in net.degrees[:-1]]  # inputs, then hidden layers
         if given is not None:
-            known[0][:, : self.given] = given
-        ends = [torch.searchsorted(degrees, torch.arange(self.d), right=True).tolist() for degrees in net.degrees[:-1]]
-        total = z.new_zeros(n)
-        for k in range(self.d):
-            seen = known[0][:, : self.given + k]
-            for i, units in enumerate(known[1:]):
-                new = slice(ends[i + 1][k - 1] if k else 0, ends[i + 1][k])
-                if new.stop > new.start:
-                    units[:, new] = net.activation(linear(seen, weights[i][new, : seen.shape[1]], biases[i][new]))
-                seen = units[:, : new.stop]
-            columns = self.columns[k]
-            theta = linear(seen, weights[-1][columns, : seen.shape[1]], biases[-1][columns])  # (n, size)
-            place = int(self.order[k])
-            x, log_slope = self.univariate.push(z[:, place : place + 1], theta)
-            known[0][:, self.given + k] = x[:, 0]
-            total += log_slope[:, 0]
-        return known[0][:, self.given :].index_select(1, self.place), total
+            known[0][:told] = given.mT
+        last = (biases[-1][self.columns], weights[-1][self.columns])
+        total, size = z.new_zeros(n), self.univariate.size
+        for k, place in enumerate(self.order.tolist()):
+            seen = known[0][: told + k]
+            for i, (units, (start, stop)) in enumerate(zip(known[1:], self.units[k], strict=True)):
+                if stop > start:
+                    new = torch.addmm(biases[i][start:stop], weights[i][start:stop, : len(seen)], seen)
+                    units[start:stop] = net.activation(new)
+                seen = units[:stop]
+            bias, weight = (table[k * size : (k + 1) * size] for table in last)
+            theta = torch.addmm(bias, weight[:, : len(seen)], seen)  # (size, n)
+            x, log_slope = self.univariate.push(z[None, :, place], theta.reshape(1, -1))  # as n coordinates at once
+            known[0][told + k] = x[0]
+            total += log_slope[0]
+        return known[0][told:].index_select(0, self.place).mT, total
 
 
 class MaskedFlow(Flow):

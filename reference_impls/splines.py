@@ -36,9 +36,6 @@ class Spline:
             )
         self.bins, self.bound, self.size = bins, bound, 3 * bins - 1
 
-    def owner(self, d: int) -> Tensor:
-        return torch.arange(d).repeat_interleave(self.size)
-
     def pull(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """From x to z: the bin by x, then the ratio of quadratics."""
         inside = x.abs() < self.bound
@@ -72,17 +69,17 @@ class Spline:
     def _bin(self, value: Tensor, theta: Tensor, axis: int) -> tuple[tuple[Tensor, ...], ...]:
         """Lower left corner, width and height, and the two slopes of the bin that the value is in; axis 0 is x, 1 z."""
         k, n, d = self.bins, *value.shape
-        theta = theta.reshape(n, d, self.size)
-        shares = theta[..., : 2 * k].reshape(n, d, 2, k).softmax(-1)
-        sizes = 2 * self.bound * (LEAST + (1 - k * LEAST) * shares)  # (n, d, 2, K)
-        corners = pad(sizes[..., :-1], (1, 0)).cumsum(-1) - self.bound  # (n, d, 2, K)
-        slopes = LEAST + softplus(theta[..., 2 * k :] + math.log(math.expm1(1 - LEAST)))
-        slopes = pad(slopes, (1, 1), value=1.0)  # (n, d, K + 1)
-        found = (corners[..., axis, 1:] <= value[..., None]).sum(-1, keepdim=True)  # (n, d, 1), 0 to K - 1
-        both = found[..., None].expand(n, d, 2, 1)
-        corner, size = corners.gather(-1, both), sizes.gather(-1, both)
-        ends = slopes.gather(-1, torch.cat([found, found + 1], -1))
-        return corner[..., 0].unbind(-1), size[..., 0].unbind(-1), ends.unbind(-1)
+        theta = theta.reshape(n, self.size, d)
+        shares = theta[:, : 2 * k].reshape(n, 2, k, d).softmax(2)
+        sizes = 2 * self.bound * (LEAST + (1 - k * LEAST) * shares)  # (n, 2, K, d)
+        corners = pad(sizes[:, :, :-1], (0, 0, 1, 0)).cumsum(2) - self.bound  # (n, 2, K, d)
+        slopes = LEAST + softplus(theta[:, 2 * k :] + math.log(math.expm1(1 - LEAST)))
+        slopes = pad(slopes, (0, 0, 1, 1), value=1.0)  # (n, K + 1, d)
+        found = (corners[:, axis, 1:] <= value[:, None]).sum(1, keepdim=True)  # (n, 1, d), 0 to K - 1
+        both = found[:, None].expand(n, 2, 1, d)
+        corner, size = corners.gather(2, both), sizes.gather(2, both)
+        ends = slopes.gather(1, torch.cat([found, found + 1], 1))
+        return corner[:, :, 0].unbind(1), size[:, :, 0].unbind(1), ends.unbind(1)
 
 
 # Ready-made models

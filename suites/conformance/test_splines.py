@@ -112,7 +112,7 @@ def test_zero_parameters_are_the_identity():
 
 def test_a_spline_flow_integrates_to_one():
     model = splines.bent_line(dtype=torch.float64)
-    density = lambda t: float(model.log_prob(torch.tensor([[t]], dtype=torch.float64)).exp())  # noqa: E731
+    density = lambda t: model.log_prob(torch.tensor([[t]], dtype=torch.float64)).exp().item()  # noqa: E731
     (layer,) = model.map.layers
     knots = layer.univariate._bin(torch.zeros(1, 1, dtype=torch.float64), layer.theta[None], 0)
     assert len(knots) == 3
