@@ -21,10 +21,12 @@ from harness.subject import Subject
 STEP = 1e-3
 """Length of the step of differences to either side, in float64."""
 
-DIRECTIONS = 3
-"""Random directions that are watched, besides that of the gradient itself."""
+DIRECTIONS = 2
+"""Random directions that are watched, besides that of the gradient and that in which pilot gradients differ most."""
 
-ROWS = 512
+ROWS, BATCHES = 2048, 16
+"""Pilot draws, and parts of them by which the noise of a gradient is known."""
+
 DITHER = 0.02
 """Of the unit of the numbers: noise beside which rounding, and the differences' own error, have no say."""
 
@@ -71,8 +73,7 @@ def _family(subject: Subject) -> _Family:
     directions = torch.randn(DIRECTIONS, len(theta), generator=source, dtype=torch.float64).to(theta)
     bare = _Family(model, dtype, theta, evaluate, directions, torch.ones(1))
     x = bare.events(subject.pilot[:ROWS])
-    steepest = _gradient(bare, x, subject.generator("bound", "steepest"))[None]
-    directions = torch.cat([directions, steepest])
+    directions = torch.cat([directions, _telling(bare, x, subject.generator("bound", "directions"))])
     norm = directions.norm(dim=1, keepdim=True)
     bare = _Family(model, dtype, theta, evaluate, (directions / norm)[norm[:, 0] > 0], torch.ones(1))
     slopes, differences = _compared(bare, x, subject.generator("bound", "pilot"))
@@ -124,11 +125,33 @@ def _bound(family: _Family, theta: Tensor, x: Tensor, source: torch.Generator) -
     return value
 
 
-def _gradient(family: _Family, x: Tensor, source: torch.Generator) -> Tensor:
-    """(k,): the gradient of the mean bound, by autograd."""
+def _telling(family: _Family, x: Tensor, source: torch.Generator) -> Tensor:
+    """(2, k): the gradient of the mean bound, and that less the score function's, both by autograd.
+
+    Of the latter each parameter is weighed by its noise. It is 0 where the parts have no graph; whatever comes out, a
+    direction is only where one looks.
+    """
+    own, apart = [], []
+    for batch in x.chunk(BATCHES):
+        theta = family.theta.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(_bound(family, theta, batch, source).mean(), theta)
+        own.append(slope)
+        apart.append(slope - _by_score(family, batch, source, slope))
+    difference = torch.stack(apart)
+    noise = difference.var(0) + 1e-6 * difference.var(0).mean()
+    return torch.stack([torch.stack(own).mean(0), (difference.mean(0) / noise).nan_to_num(0.0, 0.0, 0.0)]).detach()
+
+
+def _by_score(family: _Family, x: Tensor, source: torch.Generator, default: Tensor) -> Tensor:
+    """(k,): the mean of grad log w + (log w - baseline) grad log q at fixed z; the default where there is no graph."""
     theta = family.theta.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(_bound(family, theta, x, source).mean(), theta)
-    return gradient.detach()
+    with torch.no_grad():
+        parts = parts_of(family.model)
+        z, baseline = parts.draw_posterior(x, source), parts.log_weight(x, parts.draw_posterior(x, source))
+    with torch.enable_grad():
+        log_w, log_q = family.evaluate(theta, _asked(x, z)).unbind(0)
+        value = (log_w + (log_w.detach() - baseline) * log_q).mean()
+    return torch.autograd.grad(value, theta)[0] if value.requires_grad else default
 
 
 def _slopes(family: _Family, x: Tensor, source: torch.Generator) -> Tensor:
