@@ -26,6 +26,9 @@ _HOMES = {
     "NotAModel": "harness.adapters",
 }
 
+CONTRACT_VERSION = "1.0"
+"""Of what a model may promise: `harness/contract.py`."""
+
 __all__ = ["Effort", "NotAModel", "Report", "Verdict", "adapt", "check_model", "parametrize_with_checks"]
 
 

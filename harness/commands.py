@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import config
-from harness.effort import EFFORTS
+from harness.effort import EFFORTS, Settings, effort_named
 from harness.errors import CallError
 from harness.isolate import Listed, Options, examine, expand
 from harness.processes import DEFAULT_TIMEOUT, Processes
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.checks.law import Check
-    from harness.report import Report
+    from harness.evidence import Record
+    from harness.report import Law, Report
 
 INTERRUPTED = 130
 DEVICES = ("cpu", "cuda")
@@ -76,6 +77,7 @@ def check(specs: Sequence[str], given: Mapping[str, Any]) -> int:
 def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
     """The run itself: live progress, the files, the table; exit status and report."""
     from harness.display import Display
+    from harness.report import Law
 
     started, clock = datetime.now(UTC), time.perf_counter()
     with _stoppable() as stop, Display(_console(stderr=True)) as display:
@@ -84,12 +86,13 @@ def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
             workers=call.workers, timeout=call.timeout, memory=memory, stop=stop, tick=display.tick
         ) as processes:
             display.say("importing")
-            _validate_checks(call)  # imports torch here while the server does so there
+            _validate_checks(call)
+            laws = {id: Law(*texts) for id, *texts in processes.greeting()}
             models = expand(processes, call.specs)
             display.say(f"examining {len(models)} {'model' if len(models) == 1 else 'models'}", len(models))
             options = Options(call.effort, call.seed, call.alpha, call.device, call.dtype, call.budget, call.only)
             records, interrupted = examine(processes, models, options, display)
-    report = _report(call, records, models, expected, started, time.perf_counter() - clock)
+    report = _report(call, records, models, expected, laws, started, time.perf_counter() - clock)
     _show(report, call, interrupted)
     if interrupted:
         return INTERRUPTED, report
@@ -141,14 +144,16 @@ def _check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path] = ()) -> 
 
 
 def _validate_checks(call: Call) -> None:
-    from harness.checks import CHECKS
-    from harness.plan import select
+    """What only torch can tell; it is imported here, while the server does so there, where there is a question."""
+    if call.only:
+        from harness.checks import CHECKS
+        from harness.plan import select
 
-    for name in call.only:
-        try:
-            select(CHECKS, (name,))
-        except KeyError:
-            raise CallError(_unknown_check(name, CHECKS)) from None
+        for name in call.only:
+            try:
+                select(CHECKS, (name,))
+            except KeyError:
+                raise CallError(_unknown_check(name, CHECKS)) from None
     if call.device == "cuda":
         import torch
 
@@ -182,11 +187,15 @@ def _stoppable() -> Iterator[Any]:
 
 
 def _report(
-    call: Call, records: Any, models: Sequence[Listed], expected: Mapping[str, str], started: datetime, seconds: float
+    call: Call,
+    records: Sequence[Record],
+    models: Sequence[Listed],
+    expected: Mapping[str, str],
+    laws: Mapping[str, Law],
+    started: datetime,
+    seconds: float,
 ) -> Report:
-    from harness.effort import effort_named
     from harness.report import Report
-    from harness.run import Settings
 
     return Report.of(
         records,
@@ -199,6 +208,7 @@ def _report(
         seconds=seconds,
         command=shlex.join(["harness", *sys.argv[1:]]),
         specs={model.name: model.spec for model in models},
+        laws=laws or None,
     )
 
 

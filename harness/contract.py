@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Num, Shaped
 from torch import Tensor
 
-CONTRACT_VERSION = "1.0"
+from harness import CONTRACT_VERSION as CONTRACT_VERSION
 
 
 @runtime_checkable

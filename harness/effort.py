@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 FALSE_ALARM_BUDGET = 1e-6
@@ -58,3 +59,14 @@ def effort_named(effort: str | Effort) -> Effort:
     if effort not in EFFORTS:
         raise ValueError(f"unknown effort {effort!r}: choose one of {', '.join(EFFORTS)}")
     return EFFORTS[effort]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made with. `budget` is the seconds that the draws of one model may take."""
+
+    effort: Effort
+    seed: int = 0
+    budget: float | None = None
+    watch: Callable[[str, str, int], None] | None = None
+    """Called with (model, check or stage, draws so far) for a progress display and for a watchdog."""

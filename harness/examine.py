@@ -10,12 +10,12 @@ import torch
 
 from harness.adapters import adapt
 from harness.checks import CHECKS
-from harness.effort import FALSE_ALARM_BUDGET, Effort, effort_named
+from harness.effort import FALSE_ALARM_BUDGET, Effort, Settings, effort_named
 from harness.evidence import Record, Verdict
 from harness.model import Model
 from harness.plan import Planned, plan, select
 from harness.reproduce import Origin, described, with_reproducer
-from harness.run import Settings, examine, with_precision
+from harness.run import examine, with_precision
 from harness.subject import Subject
 
 if TYPE_CHECKING:

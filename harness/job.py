@@ -15,14 +15,13 @@ import torch
 from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.checks.law import Check
-from harness.effort import Effort
+from harness.effort import Effort, Settings
 from harness.evidence import Raised, Record
 from harness.examine import examine_model
 from harness.judge import explain, judge
 from harness.plan import plan, select
 from harness.reproduce import Origin
 from harness.resolve import SpecError, resolve
-from harness.run import Settings
 from harness.store import plain_record
 
 Send = Callable[..., None]
@@ -38,6 +37,11 @@ LEFT_CLEAN = Check(
     blocked_by=(),
     unit="",
 )
+
+
+def laws() -> list[tuple[str, str, str, str]]:
+    """Of every check its id, law, why, and source."""
+    return [(check.id, check.law, check.why, check.source) for check in CHECKS]
 
 
 def perform(request: dict[str, Any], send: Send) -> None:

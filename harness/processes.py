@@ -105,6 +105,7 @@ class Processes:
                 },
             )
         self._control = ours
+        self._said: bytes | None = b""
         return self
 
     def __exit__(
@@ -114,6 +115,18 @@ class Processes:
         self._server.kill()  # it may still be importing; wardens, which have something to clean up, are not harmed
         self._server.wait()
 
+    def greeting(self) -> list[list[str]]:
+        """What the server says once it has imported torch: of every check its id, law, why, and source.
+
+        Nothing, when it is stopped or dies before.
+        """
+        while self._said is not None and not self._said.endswith(b"\n"):
+            ready, _, _ = select.select([self._control], [], [], TICK_SECONDS)
+            data = self._control.recv(2**16) if ready else b""
+            self._said = None if self.stop() or (ready and not data) else self._said + data
+            self.tick()
+        return json.loads(self._said) if self._said is not None else []
+
     def run(
         self, requests: Sequence[Request], hear: Hear, end: Callable[[int, Ending], None] = lambda index, ending: None
     ) -> list[Ending | None]:
@@ -122,6 +135,7 @@ class Processes:
         Returns the endings in the order of the requests; None for a job that was never started. A `hear` that raises
         ValueError refuses the message, which ends that child.
         """
+        self.greeting()  # before any request: it need not fit into the socket's buffer
         endings: list[Ending | None] = [None] * len(requests)
         waiting = list(range(len(requests)))[::-1]
         running: dict[int, _Running] = {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.effort import Effort
+from harness.effort import Effort, Settings
 from harness.evidence import Absent, Raised, Record, Verdict
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ class Examination:
         from harness.examine import examine_model
         from harness.plan import select
         from harness.reproduce import Origin, described, threads_of_a_run
-        from harness.run import Settings
 
         model = self.adapted(thing)
         needed = {check.id for check in select(CHECKS, ids)}  # with those that could block them

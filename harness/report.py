@@ -14,14 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.effort import CONFIDENCE, Effort
+from harness import CONTRACT_VERSION
+from harness.effort import CONFIDENCE, Effort, Settings
 from harness.evidence import Absent, Estimated, Record, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
 
-    from harness.run import Settings
 
 VERSIONED = {"harness": "genharness", "torch": "torch", "numpy": "numpy", "scipy": "scipy"}
 """Name in a report to the distribution of which it is the version."""
@@ -84,14 +84,13 @@ class Report:
         seconds: float | None = None,
         command: str = "",
         specs: Mapping[str, str] | None = None,
+        laws: Mapping[str, Law] | None = None,
     ) -> Report:
-        """The report of a finished, or interrupted, run.
+        """The report of a finished, or interrupted, run. `laws` are those of all checks, where they are at hand.
 
         `expected_failures` maps "check.id", which speaks of every model on which the check was made, or
         "model::check.id" to the reason. It is met only while the check does FAIL.
         """
-        from harness.contract import CONTRACT_VERSION
-
         marked, unmatched = _with_expectations(tuple(records), expected_failures or {})
         run = Run(
             versions=versions(),
@@ -109,7 +108,9 @@ class Report:
             command=command,
             specs=dict(specs or {}),
         )
-        return cls(marked, run, laws_of(marked), unmatched)
+        wanted = {record.check for record in marked}
+        known = laws_of(marked) if laws is None else {id: law for id, law in laws.items() if id in wanted}
+        return cls(marked, run, known, unmatched)
 
     @property
     def models(self) -> tuple[str, ...]:

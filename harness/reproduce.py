@@ -25,11 +25,11 @@ from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.checks.law import Check, ExactCheck, StatisticalCheck
 from harness.draws import Draws
-from harness.effort import CONFIDENCE, EFFORTS, FALSE_ALARM_BUDGET, Effort, effort_named
+from harness.effort import CONFIDENCE, EFFORTS, FALSE_ALARM_BUDGET, Effort, Settings, effort_named
 from harness.evidence import Estimated, Evidence, Exact, Look, Record, Reproducer, Verdict
 from harness.judge import explain, judge
 from harness.plan import Planned, select
-from harness.run import Settings, caught, check_named, chunk_rows, tolerance
+from harness.run import caught, check_named, chunk_rows, tolerance
 from harness.statistics.accumulator import Accumulator
 from harness.statistics.bernstein import Sums
 from harness.subject import Subject

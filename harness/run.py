@@ -14,7 +14,7 @@ import torch
 from harness.ambient import preserved
 from harness.checks.law import OTHER_MEASURE, Check, ExactCheck, NotApplicable, StatisticalCheck
 from harness.draws import Draws
-from harness.effort import CONFIDENCE, Effort
+from harness.effort import CONFIDENCE, Settings
 from harness.errors import out_of_memory
 from harness.evidence import Absent, Cell, Estimated, Evidence, Look, Raised, Record, Verdict
 from harness.judge import explain, judge
@@ -30,17 +30,6 @@ PROBE = 64
 """Rows by which it is found out whether a capability still answers after an exception."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run is made with. `budget` is the seconds that the draws of one model may take."""
-
-    effort: Effort
-    seed: int = 0
-    budget: float | None = None
-    watch: Callable[[str, str, int], None] | None = None
-    """Called with (model, check or stage, draws so far) for a progress display and for a watchdog."""
 
 
 def examine(

@@ -25,14 +25,14 @@ from rich.console import Console
 
 from harness.adapters import adapt
 from harness.checks import CHECKS
-from harness.effort import FALSE_ALARM_BUDGET, effort_named
+from harness.effort import FALSE_ALARM_BUDGET, Settings, effort_named
 from harness.errors import InterruptedRunError
 from harness.evidence import Record, Verdict
 from harness.model import Model
 from harness.mutants import MUTANTS, NEAR_MISSES, mutated
 from harness.mutants.planted import PLANTED, Lattice, TwoModes
 from harness.plan import plan, select
-from harness.run import Settings, examine
+from harness.run import examine
 from harness.selftest_rows import Row, cpus, merged, read, write
 
 DIMENSIONS = (1, 10, 50)

@@ -37,10 +37,10 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def serve(descriptor: int) -> None:
-    """Fork a warden for each request on the socket, until the command line hangs up."""
+    """Say which checks there are, then fork a warden for each request, until the command line hangs up."""
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens are reaped by the system
-    _warm()
+    _greet(control)
     while True:
         # A receive never reads past the end of a message that carries descriptors, so one is one request.
         message, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 3)
@@ -53,14 +53,15 @@ def serve(descriptor: int) -> None:
             os.close(descriptor)
 
 
-def _warm() -> None:
-    """Import once what every child needs, and keep the collector off the pages that children share."""
-    import scipy.stats  # noqa: F401
+def _greet(control: socket.socket) -> None:
+    """Import once what every child needs, keep the collector off the pages that children share, and say so."""
+    gc.disable()  # it would search half a million objects again and again, and find none that can go
+    from harness.job import laws
 
-    import harness.job  # noqa: F401
-
-    gc.collect()
     gc.freeze()
+    gc.enable()
+    with suppress(OSError):
+        control.sendall(json.dumps(laws()).encode() + b"\n")
 
 
 # ------------------------------------------------------------------------------------------------- the warden

@@ -13,7 +13,7 @@ import pytest
 from harness.catalogue import every_check
 from harness.cli import _status
 from harness.processes import Processes
-from harness.report import Report
+from harness.report import Report, laws_of
 
 MODELS = Path(__file__).parent / "models_for_tests"
 PLAIN, SHIFTED, HANGS = f"{MODELS}/good.py:Plain", f"{MODELS}/good.py:Shifted", f"{MODELS}/hostile.py:Hangs"
@@ -46,6 +46,23 @@ def test_help_imports_nothing_heavy(heavy):
         f"import sys; from harness.cli import _status; _status(['check', '--help']); sys.exit({heavy!r} in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_check_imports_torch_in_the_server_only(tmp_path):
+    arguments = ["check", PLAIN, "--effort", "quick", "--html", str(tmp_path / "run.html")]
+    code = (
+        f"import sys; from harness.cli import _status; status = _status({arguments!r}); "
+        f"print(status, [name for name in ('torch', 'numpy', 'scipy', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+def test_the_report_explains_its_laws_as_the_checks_do(tmp_path):
+    assert _status(["check", PLAIN, "--effort", "quick", "--json", str(tmp_path / "run.json")]) == 0
+    found = Report.read(tmp_path / "run.json")
+    assert found.laws == laws_of(found.records)
+    assert set(found.laws) == {record.check for record in found.records}
 
 
 # -------------------------------------------------------------------------------------------------- answers

@@ -17,6 +17,7 @@ import pytest
 
 from harness.evidence import Absent, Raised, Record, Verdict
 from harness.isolate import InterruptedRunError, Listed, Options, examine, expand
+from harness.job import laws
 from harness.processes import Processes
 from harness.resolve import SpecError
 
@@ -290,6 +291,23 @@ def test_stopping_keeps_what_was_finished_and_says_what_was_not():
 def test_stopping_before_anything_is_known_says_so():
     with Processes(stop=lambda: True) as processes, pytest.raises(InterruptedRunError):
         expand(processes, [good()])
+
+
+def test_the_server_greets_with_its_checks_before_it_is_asked_for_anything():
+    with Processes() as processes:
+        greeting = processes.greeting()
+        assert [tuple(texts) for texts in greeting] == laws()
+        assert processes.greeting() == greeting
+
+
+def test_a_server_that_dies_or_is_not_waited_for_greets_nobody():
+    with Processes() as processes:
+        processes._server.kill()
+        processes._server.wait()
+        assert processes.greeting() == []
+        assert processes.run([{"job": "expand", "spec": good()}], lambda index, message: None) == [None]
+    with Processes(stop=lambda: True) as processes:
+        assert processes.greeting() == []
 
 
 def test_a_server_that_dies_costs_what_was_not_started_only():
