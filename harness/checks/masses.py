@@ -198,7 +198,8 @@ def _cdf(draws: Draws) -> Tensor:
     Beyond 0 and 1 the place is reflected: the last event of a support has half a cell.
     """
     subject, x = draws.subject, draws.x
-    u = subject.model.cdf(x).to(torch.float64).reshape(-1)
+    stated = subject.model.cdf(x).reshape(-1)
+    u = stated.to(torch.float64)
     if not spacing(subject) > FINE:
         return u
     source = subject.generator("cells of the transform", draws.index)
@@ -206,7 +207,23 @@ def _cdf(draws: Draws) -> Tensor:
     inner = torch.where(x > subject.pilot.median(), below, above)
     slope = (subject.model.cdf(inner).to(torch.float64).reshape(-1) - u) / (inner.double() - x.double()).reshape(-1)
     placed = u + slope * (spread_out(subject, x, source) - x.double()).reshape(-1)
+    placed = placed + _rounded_away(subject, stated, source)
     return torch.where((u >= 0) & (u <= 1), 1 - (1 - placed.abs()).abs(), u)
+
+
+def _rounded_away(subject: Subject, stated: Tensor, source: torch.Generator) -> Tensor:
+    """(n,): a random part of the cell that a value (n,) of F was rounded to, where its dtype is coarse.
+
+    Values a unit apart in the dtype of F may be those of many events, or of none, whatever F is before it is rounded.
+    """
+    step = torch.finfo(stated.dtype).eps if stated.is_floating_point() else 0.0
+    if not step > FINE:
+        return torch.zeros_like(stated, dtype=torch.float64)
+    if step / 2 > subject.effort.tolerance / 4:
+        raise NotApplicable(f"the distribution function is given to {step / 2:.2g} near 1, too coarse to be tested")
+    below, above = neighbours(stated)
+    v = torch.rand(len(stated), generator=source, dtype=torch.float64, device=stated.device) - 0.5
+    return v * (above.double() - below.double()) / 2
 
 
 @statistical(

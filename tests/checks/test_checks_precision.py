@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from engine import changed, examined, troubles
+from engine import changed, examined, record, troubles
 from harness.adapters import adapt
 from harness.checks.precision import Watched, roughness, unit_of, working_unit
 from harness.effort import effort_named
@@ -172,3 +172,30 @@ def test_what_bfloat16_explains_is_neither_passed_nor_failed(nats, verdict):
     """16 roundings of 2^-9 each, of numbers of size 2, explain more than the tolerance of 0.05."""
     record = examined(HalfWeights(nats), *MASS)["density.integrates_to_one"]
     assert record.verdict is verdict, record.message
+
+
+HALF = torch.float16
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("loc", [0.0, 3.0])
+def test_a_distribution_function_in_float16_is_rounded_and_not_wrong(loc, seed):
+    law = torch.distributions.Normal(torch.tensor(loc, dtype=HALF), torch.tensor(1.0, dtype=HALF))
+    assert record(law, "sampler.pit_uniform", effort="standard", seed=seed).verdict is Verdict.PASS
+
+
+def test_a_wrong_distribution_function_is_found_in_float16():
+    class Beside(torch.distributions.Normal):
+        def cdf(self, value):
+            return super().cdf(value + 0.1)
+
+    law = Beside(torch.tensor(0.0, dtype=HALF), torch.tensor(1.0, dtype=HALF))
+    assert record(law, "sampler.pit_uniform", effort="standard").verdict is Verdict.FAIL
+
+
+def test_of_a_distribution_function_in_bfloat16_nothing_can_be_said():
+    kind = torch.bfloat16
+    law = torch.distributions.Normal(torch.tensor(0.0, dtype=kind), torch.tensor(1.0, dtype=kind))
+    seen = record(law, "sampler.pit_uniform", effort="standard")
+    assert seen.verdict is Verdict.SKIP
+    assert "too coarse to be tested" in seen.message
