@@ -30,6 +30,8 @@ ROWS, BATCHES = 2048, 16
 DITHER = 0.02
 """Of the unit of the numbers: noise beside which rounding, and the differences' own error, have no say."""
 
+NO_GRAPH = "the bound has no graph to its parameters: it is not made to be differentiated"
+
 Evaluate = Callable[[Tensor, Callable[[Model], Tensor]], Tensor]
 """(theta, f) -> f(the model at theta)."""
 
@@ -121,7 +123,7 @@ def _bound(family: _Family, theta: Tensor, x: Tensor, source: torch.Generator) -
     with torch.enable_grad():
         value = family.evaluate(theta, lambda model: elbo(model, x, source))
     if not value.requires_grad:
-        raise NotApplicable("the bound has no graph to its parameters: it is not made to be differentiated")
+        raise NotApplicable(NO_GRAPH)
     return value
 
 
@@ -134,7 +136,9 @@ def _telling(family: _Family, x: Tensor, source: torch.Generator) -> Tensor:
     own, apart = [], []
     for batch in x.chunk(BATCHES):
         theta = family.theta.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(_bound(family, theta, batch, source).mean(), theta)
+        (slope,) = torch.autograd.grad(_bound(family, theta, batch, source).mean(), theta, allow_unused=True)
+        if slope is None:
+            raise NotApplicable(NO_GRAPH)
         own.append(slope)
         apart.append(slope - _by_score(family, batch, source, slope))
     difference = torch.stack(apart)
@@ -151,7 +155,8 @@ def _by_score(family: _Family, x: Tensor, source: torch.Generator, default: Tens
     with torch.enable_grad():
         log_w, log_q = family.evaluate(theta, _asked(x, z)).unbind(0)
         value = (log_w + (log_w.detach() - baseline) * log_q).mean()
-    return torch.autograd.grad(value, theta)[0] if value.requires_grad else default
+    slope = torch.autograd.grad(value, theta, allow_unused=True)[0] if value.requires_grad else None
+    return default if slope is None else slope
 
 
 def _slopes(family: _Family, x: Tensor, source: torch.Generator) -> Tensor:

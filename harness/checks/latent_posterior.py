@@ -79,12 +79,16 @@ def posterior_calibrated(draws: Draws) -> Tensor:
         z = parts.draw_latent(draws.n, source)
         x = parts.draw_event(z, source)
         truth = _quantities(subject, z, x)
-        rank = torch.zeros_like(truth)
+        lot, rank = _lots(truth, source), torch.zeros_like(truth)
         for _ in range(RANKED):
             other = _quantities(subject, parts.draw_posterior(x, source), x)
-            coin = torch.rand(truth.shape, generator=source, dtype=torch.float64, device=truth.device) < 0.5
-            rank += torch.where(other == truth, coin, other < truth)
+            rank += torch.where(other == truth, _lots(truth, source) < lot, other < truth)
     return _uniform(rank / RANKED) + 0 * truth.sum(1, keepdim=True)
+
+
+def _lots(like: Tensor, source: torch.Generator) -> Tensor:
+    """Numbers by which equal ones are put in order: one for each that is ranked, so that all orders are as likely."""
+    return torch.rand(like.shape, generator=source, dtype=torch.float64, device=like.device)
 
 
 def _quantities(subject: Subject, z: Tensor, x: Tensor) -> Tensor:
