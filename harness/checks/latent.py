@@ -19,6 +19,7 @@ from torch import Tensor
 from harness.checks.latent_gradient import reparameterised_gradient
 from harness.checks.latent_parts import (
     BLEI,
+    DITHER,
     dither,
     elbo,
     functions_of_events,
@@ -149,7 +150,6 @@ def _size(subject: Subject, name: str, rows: Tensor) -> float:
     blocked_by=(WELL, AGREE, "sample.finite"),
     start=_start_mean,
     tolerance=4.0,
-    share=1 / 2,
     asymptotic=True,
     unit="sd of the difference, at least 1 nat",
     source=KINGMA,
@@ -182,7 +182,6 @@ def bound_matches_parts(draws: Draws) -> Tensor:
     start=_start_below,
     labels=lambda subject: ["all draws", "the likely third", "the third between", "the unlikely third"],
     tolerance=4.0,
-    share=1 / 2,
     asymptotic=True,
     unit="sd of the difference, at least 1 nat",
     source=BLEI,
@@ -197,13 +196,16 @@ def elbo_below_log_prob(draws: Draws) -> Tensor:
     with torch.no_grad():
         said = elbo(subject.model, draws.x, subject.generator("below", draws.index))
     never_minus_infinity(said, draws.log_p)
-    ends = subject.once(
-        "thirds", lambda: log_density(subject, subject.pilot).quantile(torch.tensor([1 / 3, 2 / 3]).double())
-    )
+    ends = subject.once("thirds", lambda: _thirds(log_density(subject, subject.pilot)))
     third = torch.bucketize(draws.log_p, ends)
     inside = torch.stack([torch.ones_like(third), third == 2, third == 1, third == 0], 1)
     above = said - draws.log_p
     return ((above + dither(draws, "below", draws.log_p)) / _size(subject, "below", above))[:, None] * inside
+
+
+def _thirds(log_p: Tensor) -> Tensor:
+    """(2,): between which the middle third of log-densities lies."""
+    return log_p.quantile(torch.tensor([1 / 3, 2 / 3], dtype=log_p.dtype, device=log_p.device))
 
 
 def _start_gibbs(subject: Subject) -> MeanAtMostZero:
@@ -225,7 +227,6 @@ def _start_gibbs(subject: Subject) -> MeanAtMostZero:
     blocked_by=(WELL, MATCHES, "sample.finite"),
     start=_start_gibbs,
     tolerance=4.0,
-    share=1 / 2,
     asymptotic=True,
     unit="sd of the numbers, at least 1 nat",
     source="Gibbs 1902, chapter XI; Donsker & Varadhan 1975, https://doi.org/10.1002/cpa.3160280102",
@@ -294,7 +295,8 @@ def iwae_matches_parts(draws: Draws) -> Tensor:
         said = iwae(subject.model, draws.x, k, subject.generator("iwae", k, draws.index))
         made = _bound_of_parts(subject, draws.x, k, subject.generator("weights", k, draws.index))
         centre, scale = subject.once(f"scale of L_{k}", lambda: _scale(made))  # noqa: B023
-        columns += [_shapes(said, centre, scale) - _shapes(made, centre, scale)]
+        said, made = (value + dither(draws, f"{name} L_{k}", made) for name, value in (("said", said), ("made", made)))
+        columns.append(_shapes(said, centre, scale) - _shapes(made, centre, scale))
     return torch.cat(columns, 1)
 
 
@@ -309,7 +311,7 @@ def _bound_of_parts(subject: Subject, x: Tensor, k: int, source: torch.Generator
 def _scale(values: Tensor) -> tuple[float, float]:
     finite = values[values.isfinite()]
     spread = float(finite.std()) if len(finite) > 1 else 1.0
-    return (float(finite.median()) if len(finite) else 0.0), max(spread, 1e-3)
+    return (float(finite.median()) if len(finite) else 0.0), max(spread, DITHER)
 
 
 def _shapes(values: Tensor, centre: float, scale: float) -> Tensor:
@@ -325,7 +327,6 @@ def _shapes(values: Tensor, centre: float, scale: float) -> Tensor:
     start=_start_below,
     labels=lambda subject: [f"L_{a} - L_{b}" for a, b in pairwise(WEIGHTS)] + [f"L_{WEIGHTS[-1]} - log p"],
     tolerance=4.0,
-    share=1 / 2,
     asymptotic=True,
     unit="sd of the difference, at least 1 nat",
     source=BURDA,

@@ -105,9 +105,9 @@ def _parameters(model: Model) -> tuple[Tensor, Evaluate]:
     module = model.target
     if not isinstance(module, nn.Module):
         raise NotApplicable("the model has no parameters and no with_parameters, and is no torch module")
-    named = {name: value for name, value in module.named_parameters() if value.is_floating_point()}
+    named = {name: value for name, value in module.named_parameters() if value.requires_grad}
     if not named:
-        raise NotApplicable("the module has no parameters")
+        raise NotApplicable("the module has no parameters that are trained")
     sizes = [value.numel() for value in named.values()]
     host = _Host(module)
 
@@ -208,7 +208,6 @@ def _asked(x: Tensor, z: Tensor) -> Callable[[Model], Tensor]:
     blocked_by=("latent.elbo_well_formed", "latent.parts_agree", "latent.bound_matches_parts", "sample.finite"),
     start=_start,
     tolerance=4.0,
-    share=1 / 2,
     asymptotic=True,
     unit="sd of the slopes",
     source="Kingma & Welling 2014, https://arxiv.org/abs/1312.6114; "

@@ -37,7 +37,7 @@ class Parts:
 
     def draw_latent(self, n: int, source: torch.Generator) -> Tensor:
         """z from the prior, (n, *latent)."""
-        return _rows("prior().sample", self.prior.sample(n, generator=source), n)
+        return _rows("prior().sample", _of_prior(self.prior, "sample")(n, generator=source), n)
 
     def draw_event(self, z: Tensor, source: torch.Generator) -> Tensor:
         """x from the likelihood, one for each row of z."""
@@ -50,7 +50,7 @@ class Parts:
         return _rows("posterior().sample", draw(len(x), given=x, generator=source), len(x))
 
     def log_prior(self, z: Tensor) -> Tensor:
-        return numbers("prior().log_prob", self.prior.log_prob(z), len(z))
+        return numbers("prior().log_prob", _of_prior(self.prior, "log_prob")(z), len(z))
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         return numbers("likelihood().log_prob", _given("likelihood", self.likelihood, "log_prob")(x, given=z), len(x))
@@ -74,6 +74,13 @@ def _given(part: str, law: Any, name: str) -> Callable[..., Any]:
     method = law.methods.get(f"{name}_given") if isinstance(law, Model) else attribute(law, name)
     if not callable(method):
         raise ValueError(f"{part}() returned a {type(law).__name__} without {name} that takes `given`")
+    return method
+
+
+def _of_prior(law: Any, name: str) -> Callable[..., Any]:
+    method = law.methods.get(name) if isinstance(law, Model) else attribute(law, name)
+    if not callable(method):
+        raise ValueError(f"prior() returned a {type(law).__name__} without {name}")
     return method
 
 
