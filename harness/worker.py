@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
+import itertools
 import json
 import os
 import resource
@@ -23,12 +24,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 REQUEST_BYTES = 2**20
+SEVERAL = 3
+"""Requests of a run with more than one model."""
+
 POLL_SECONDS = 0.2
 LAST_WORDS_SECONDS = 0.2
 CHANNEL_LOST = 74
@@ -41,7 +45,7 @@ def serve(descriptor: int) -> None:
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens are reaped by the system
     _greet(control)
-    while True:
+    for served in itertools.count(1):
         # A receive never reads past the end of a message that carries descriptors, so one is one request.
         message, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 3)
         if not message:
@@ -51,17 +55,31 @@ def serve(descriptor: int) -> None:
             _warden(json.loads(message), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
+        if served == SEVERAL:
+            _warm()
 
 
 def _greet(control: socket.socket) -> None:
-    """Import once what every child needs, keep the collector off the pages that children share, and say so."""
-    gc.disable()  # it would search half a million objects again and again, and find none that can go
-    from harness.job import laws
-
-    gc.freeze()
-    gc.enable()
+    """Import once what every child needs, and say so."""
+    with _uncollected():
+        from harness.job import laws
     with suppress(OSError):
         control.sendall(json.dumps(laws()).encode() + b"\n")
+
+
+def _warm() -> None:
+    """Import, while a child is at work, what a model of a large run may need, and a single one seldom does."""
+    with _uncollected():
+        import scipy.stats  # noqa: F401
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Imports: the collector would search half a million objects again and again, and find none that can go."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 # ------------------------------------------------------------------------------------------------- the warden

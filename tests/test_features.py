@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from harness.adapters import adapt
+from harness.checks.kernel import sums_of_changes as changes
 from harness.effort import effort_named
-from harness.features import coordinate_columns, labels, weighted_sums
+from harness.features import coordinate_columns, coordinate_labels, labels, weighted_sums
 from harness.subject import Subject
 
 N = 2**16
@@ -38,3 +39,32 @@ def test_sums_of_columns_are_weighted_sums():
     allowed = N * 2**-12
     assert bool(((total[:k] - weight @ columns).abs() <= allowed).all())
     assert bool(((squares[:k] - weight.square() @ columns.square()).abs() <= 2 * allowed).all())
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        torch.distributions.MultivariateNormal(torch.zeros(9), torch.eye(9)),
+        torch.distributions.Independent(torch.distributions.Poisson(torch.tensor([0.5, 40.0])), 1),
+    ],
+)
+def test_sums_of_changes_are_those_of_columns(law, monkeypatch):
+    """Made a few rows at a time, of which the last are fewer."""
+    monkeypatch.setattr("harness.features.BLOCK_NUMBERS", 9 * 100)
+    subject = Subject(adapt(law), effort_named("quick"), 0)
+    z, new = (subject.profile.chart.coordinates(subject.sample(1234, name)) for name in ("here", "there"))
+    weight = torch.rand(1234, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = changes(subject, z, torch.Generator(), lambda *_: (new, weight))
+    change = weight.float()[:, None] * (coordinate_columns(subject, new) - coordinate_columns(subject, z))
+    assert (found.n, found.total.shape) == (1234, (len(coordinate_labels(subject)),))
+    # float32 numbers in [-1, 1]: in a sum of at most so many of them, each addition rounds by half a unit at most
+    allowed = 1234**2 * torch.finfo(torch.float32).eps / 2
+    assert bool(((found.total - change.double().sum(0)).abs() <= allowed).all())
+    assert bool(((found.squares - change.double().square().sum(0)).abs() <= allowed).all())
+
+
+@pytest.mark.parametrize("far", [1e4, 1e30, 1e300, torch.inf, -torch.inf, torch.nan])
+def test_columns_of_far_coordinates_are_bounded_numbers(far):
+    subject, *_ = sums(torch.ones(N, dtype=torch.float64))
+    columns = coordinate_columns(subject, torch.tensor([[far]], dtype=torch.float64))
+    assert bool(((columns >= -0.5) & (columns <= 1)).all())

@@ -258,10 +258,11 @@ class AdversaryMean(BoundedMean):
     def update(self, values: Shaped[Tensor, "n 2 w"] | Sums) -> None:
         """Judge a chunk by the witness as it is, then let it learn from the chunk."""
         assert isinstance(values, Tensor)
-        sides = self.adversary.sides(values)
-        super().update(self.adversary.judge(*sides))
-        self.adversary.learn(*sides)
+        super().update(self.adversary.judged(values))
 
+
+BLOCK_NUMBERS = 2**18
+"""Features that are made at a time."""
 
 RIDGE = 0.1
 """Ridge of the witness, in units of the mean variance of its features: keeps it off directions that are all noise."""
@@ -281,11 +282,12 @@ class Adversary:
         width = torch.rand(cosines, generator=source, device=device) * 2.0
         self.frequencies = torch.randn(d, cosines, generator=source, device=device) * width / d**0.5
         self.phases = torch.rand(cosines, generator=source, device=device) * 2 * torch.pi
-        self.watched = torch.randperm(d, generator=source, device=device)[: self.MARGINAL]
+        self.watched = torch.randperm(d, generator=source, device=device)[: self.MARGINAL].sort().values
         self.learned = 0
-        self.difference = self.outer = self.centre = torch.zeros(())
-        self.weights: Tensor | None = None
-        self.scale = 1.0
+        width = 2 * len(self.watched) + cosines + 1
+        self.difference, self.centre, self.weights = torch.zeros(3, width, dtype=torch.float64, device=device)
+        self.outer = torch.zeros(width, width, dtype=torch.float64, device=device)
+        self.offset, self.scale = 0.0, 1.0
         # Not the pilot: the reference was fitted to it, so there it looks better than it is.
         x = subject.sample(len(subject.pilot), "adversary")
         y = Proposals(subject, -1, len(x))
@@ -296,51 +298,45 @@ class Adversary:
             _side(z, log_p - log_q, scale * _share(log_q - log_p)),
             _side(y.z, y.log_p - y.log_q, scale * _share(y.log_p - y.log_q)),
         )
-        self.learn(*self.sides(torch.stack(sides, 1)))
+        self.judged(torch.stack(sides, 1))
 
-    def sides(self, seen: Float64[Tensor, "n 2 w"]) -> list[tuple[Tensor, Tensor]]:
-        """Features and weights of the draws, then of the proposals."""
-        return [(self.features(side[:, :-2], side[:, -2]), side[:, -1]) for side in seen.unbind(1)]
+    def judged(self, seen: Float64[Tensor, "n 2 w"]) -> Float64[Tensor, " n"]:
+        """The witness at draws, less the witness at proposals, each with its weight in the bridge. Then it learns."""
+        rows = max(1, BLOCK_NUMBERS // (2 * len(self.weights)))  # as many as stay in the cache
+        numbers = torch.cat([self._block(block) for block in seen.split(rows)])
+        self._refit()
+        return numbers
 
-    def judge(self, draws: tuple[Tensor, Tensor], proposals: tuple[Tensor, Tensor]) -> Float64[Tensor, " n"]:
-        """The witness at draws, less the witness at proposals, each with its weight in the bridge."""
-        (f, at_draws), (h, at_proposals) = draws, proposals
-        return self._witness(f) * at_draws - self._witness(h) * at_proposals
+    def _block(self, seen: Float64[Tensor, "b 2 w"]) -> Float64[Tensor, " b"]:
+        """The numbers of a few rows, which join the sums that the next witness is fitted on."""
+        flat = seen.flatten(0, 1)
+        f = self._features(flat[:, :-2], flat[:, -2])  # (2 b, m)
+        weight = seen[:, :, -1] * seen.new_tensor([1.0, -1.0])
+        self.learned += len(f)
+        self.difference += weight.flatten().float() @ f
+        self.outer += f.T @ f
+        self.centre += f.sum(0)
+        witness = torch.tanh(((f @ self.weights.float()).double() - self.offset) / self.scale) / 2
+        return (witness.reshape(-1, 2) * weight).sum(1)
 
-    def features(self, z: Float64[Tensor, "n d"], log_ratio: Float64[Tensor, " n"]) -> Float[Tensor, "n m"]:
+    def _features(self, z: Float64[Tensor, "n d"], log_ratio: Float64[Tensor, " n"]) -> Float[Tensor, "n m"]:
         """Bounded features of coordinates and of log p/q."""
-        z = _tame(z).float()
-        some = z[:, self.watched]
+        z = z.float().nan_to_num(0.0).clamp(-1e3, 1e3)
+        some = z if len(self.watched) == z.shape[1] else z[:, self.watched]
         square = some.square()
+        cosines = torch.addmm(self.phases, z.clamp(-30, 30), self.frequencies).cos_()
         ratio = torch.tanh(log_ratio.nan_to_num(0.0, 1e3, -1e3).float() / 2)[:, None]
-        return torch.cat(
-            [
-                torch.tanh(some),
-                square / (1 + square),
-                torch.cos(z.clamp(-30, 30) @ self.frequencies + self.phases),
-                ratio,
-            ],
-            1,
-        )
+        return torch.cat([torch.tanh(some), square / (1 + square), cosines, ratio], 1)
 
-    def _witness(self, features: Tensor) -> Tensor:
-        assert self.weights is not None
-        return torch.tanh(((features @ self.weights.float()).double() - self.offset) / self.scale) / 2
-
-    def learn(self, draws: tuple[Tensor, Tensor], proposals: tuple[Tensor, Tensor]) -> None:
-        """These join what the witness is fitted on: Fisher's discriminant, from running sums."""
-        (f, at_f), (h, at_h) = draws, proposals
-        self.learned += 2 * len(f)
-        self.difference = self.difference + (at_f.float() @ f).double() - (at_h.float() @ h).double()
-        self.outer = self.outer + (f.T @ f).double() + (h.T @ h).double()
-        self.centre = self.centre + f.sum(0).double() + h.sum(0).double()
+    def _refit(self) -> None:
+        """Fisher's discriminant, from running sums."""
         mean = self.centre / self.learned
         covariance = self.outer / self.learned - mean[:, None] * mean
         ridge = torch.eye(len(mean), dtype=mean.dtype, device=mean.device) * (
             covariance.diagonal().mean() * RIDGE + 1e-9
         )
         self.weights = torch.linalg.solve(covariance + ridge, self.difference / self.learned)
-        self.offset = mean @ self.weights
+        self.offset = float(mean @ self.weights)
         self.scale = float((self.weights @ covariance @ self.weights).clamp(min=1e-30).sqrt())
 
 

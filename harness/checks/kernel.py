@@ -54,7 +54,7 @@ Step = Callable[
 """From coordinates to new ones, and the weight in [0, 1] of each change."""
 
 
-def _sums(subject: Subject, z: Tensor, source: torch.Generator, step: Step) -> Sums:
+def sums_of_changes(subject: Subject, z: Tensor, source: torch.Generator, step: Step) -> Sums:
     """Sums over rows of w (f(x') - f(x)) for each column f, and of its squares, a few rows at a time."""
     new, weight = step(subject, z, source)
     total = squares = torch.zeros(1, dtype=torch.float64, device=z.device)
@@ -77,7 +77,7 @@ def mobility(subject: Subject, name: str, step: Step) -> float:
         z = subject.profile.chart.coordinates(subject.pilot[: 2**11])
         z = z[finite_rows(z)]
         spread = 2 * features.coordinate_columns(subject, z).var(0)
-        moved = _sums(subject, z, subject.generator("mobility", name), step).squares.to(spread) / len(z)
+        moved = sums_of_changes(subject, z, subject.generator("mobility", name), step).squares.to(spread) / len(z)
         useful = spread > 1e-3
         share = (moved[useful] / spread[useful]).mean() if bool(useful.any()) else torch.zeros(())
         return float(share.clamp(max=1.0))
@@ -99,7 +99,7 @@ def _scaled(name: str, step: Step) -> Callable[[Subject], Accumulator]:
 
 def _changes(draws: Draws, name: str, step: Step) -> Sums:
     subject = draws.subject
-    found = _sums(subject, draws.z, subject.generator(name, draws.index), step)
+    found = sums_of_changes(subject, draws.z, subject.generator(name, draws.index), step)
     scale = mobility(subject, name, step)
     return Sums(found.n, found.total / scale, found.squares / scale**2)
 

@@ -254,13 +254,16 @@ def finite_coordinates(subject: Subject, name: str) -> Tensor:
 
 
 def _pilot_sd(subject: Subject) -> Tensor:
-    flat = subject.pilot.reshape(len(subject.pilot), -1).to("cpu", torch.float64)
-    sd = flat.std(0)
-    return torch.where((sd > 0) & sd.isfinite(), sd, 1.0)
+    def work() -> Tensor:
+        flat = subject.pilot.reshape(len(subject.pilot), -1).to("cpu", torch.float64)
+        sd = flat.std(0)
+        return torch.where((sd > 0) & sd.isfinite(), sd, 1.0)
+
+    return subject.once("sd of pilot draws", work)
 
 
 def _flat(draws: Draws) -> Tensor:
-    return draws.x.reshape(draws.n, -1).to(torch.float64)
+    return draws.once("flat numbers", lambda: draws.x.reshape(draws.n, -1).to(torch.float64))
 
 
 def _start_mean(subject: Subject) -> AsymptoticMean:
