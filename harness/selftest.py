@@ -101,8 +101,9 @@ def _cases() -> Iterator[Case]:
     for near in NEAR_MISSES:
         yield Case("near miss", near.name, "", 0, 0.0, "standard", erratum=near.erratum, law=near.check)
     for name in CORRECT:
-        for effort, alpha in (("quick", FALSE_ALARM_BUDGET), ("quick", CALIBRATION_BUDGET)):
-            yield Case("correct", "none", name, 0, 0.0, effort, alpha)
+        yield Case("correct", "none", name, 0, 0.0, "quick", FALSE_ALARM_BUDGET)
+        for effort in (*EFFORTS, "thorough"):
+            yield Case("correct", "none", name, 0, 0.0, effort, CALIBRATION_BUDGET)
 
 
 def run_case(case: Case, seed: int) -> Outcome:
@@ -221,12 +222,15 @@ def _names(everything: Sequence[Case]) -> str:
 
 
 def seeds_for(case: Case, seeds: int) -> int:
-    """All seeds for correct models, and for planted defects at scale 1 and standard effort; fewer elsewhere.
+    """All seeds for correct models at quick effort, and for planted defects at scale 1 and standard effort; fewer
+    elsewhere.
 
     Other scales repeat what scale 1 says, long events cost much, and mutants of one check are nearly deterministic.
     """
     if case.group in ("mutant", "near miss"):
         return max(1, seeds // 20)
+    if case.group == "correct":
+        return max(1, seeds // {"quick": 1, "standard": 2, "thorough": 20}[case.effort])
     if case.group == "planted" and (case.scale != 1 or case.effort != "standard"):
         return max(1, seeds // (10 if case.dimension >= 50 else 5))
     return (

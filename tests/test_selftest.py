@@ -81,9 +81,10 @@ def test_every_planted_bug_has_rows_at_every_effort_dimension_and_scale_it_has_a
         assert bug.broken(case.model, case.dimension, case.scale) is not None
 
 
-def test_correct_models_are_run_at_the_default_budget_and_at_one_where_the_rate_is_seen():
-    budgets = {case.alpha for case in selftest.cases() if case.group == "correct"}
-    assert budgets == {1e-6, selftest.CALIBRATION_BUDGET}
+def test_correct_models_are_run_at_every_effort_and_at_a_budget_where_the_rate_is_seen():
+    correct = [case for case in selftest.cases() if case.group == "correct"]
+    assert {case.alpha for case in correct} == {1e-6, selftest.CALIBRATION_BUDGET}
+    assert {case.effort for case in correct} == {"quick", "standard", "thorough"}
 
 
 def case(group: str, alpha: float = 1e-6) -> selftest.Case:

@@ -284,9 +284,9 @@ class Adversary:
         self.phases = torch.rand(cosines, generator=source, device=device) * 2 * torch.pi
         self.watched = torch.randperm(d, generator=source, device=device)[: self.MARGINAL].sort().values
         self.learned = 0
-        width = 2 * len(self.watched) + cosines + 1
-        self.difference, self.centre, self.weights = torch.zeros(3, width, dtype=torch.float64, device=device)
-        self.outer = torch.zeros(width, width, dtype=torch.float64, device=device)
+        m = 2 * len(self.watched) + cosines + 1
+        self.difference, self.centre, self.weights = torch.zeros(3, m, dtype=torch.float64, device=device)
+        self.outer = torch.zeros(m, m, dtype=torch.float64, device=device)
         self.offset, self.scale = 0.0, 1.0
         # Not the pilot: the reference was fitted to it, so there it looks better than it is.
         x = subject.sample(len(subject.pilot), "adversary")
