@@ -20,8 +20,8 @@ from torch import Tensor
 from harness.evidence import Look
 from harness.statistics.asymptotic import AsymptoticMean, patience
 
-FLOOR = -8.0
-"""-c, in the unit that numbers come in, which is their standard deviation or more."""
+FLOORS = (-4.0, -1.0, -0.25)
+"""-c, in the unit that numbers come in, which is their standard deviation or more. The least limit counts."""
 
 
 class MeanAtMostZero(AsymptoticMean):
@@ -29,13 +29,16 @@ class MeanAtMostZero(AsymptoticMean):
 
     def __init__(self, threshold: float = math.log(1e8), rarest: float = 1e-3):
         super().__init__(threshold, rarest)
-        self.cut = AsymptoticMean(threshold, rarest)
+        self.cut = [AsymptoticMean(threshold, rarest) for _ in FLOORS]
+        for statistic in self.cut:
+            statistic.confirming = True  # its interval is asked for, and no evidence
         self.most = torch.full((1,), -math.inf, dtype=torch.float64)
 
     def update(self, values: Shaped[Tensor, " n *k"]) -> None:
         super().update(values)
         rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach().double()
-        self.cut.update(rows.clamp(min=FLOOR))
+        for floor, statistic in zip(FLOORS, self.cut, strict=True):
+            statistic.update(rows.clamp(min=floor))
         self.most = torch.maximum(self.most, rows.amax(0).cpu())
 
     def look(self, confidence: float) -> Look:
@@ -49,7 +52,8 @@ class MeanAtMostZero(AsymptoticMean):
 
     def upper(self, alpha: float) -> Tensor:
         """(k,): limits that no mean exceeds, at all times together, with probability about 1 - alpha."""
-        high = self.cut.interval(alpha)[1].clamp(min=0)
+        limits = [statistic.interval(alpha / len(FLOORS))[1] for statistic in self.cut]
+        high = torch.stack(limits).amin(0).clamp(min=0)
         patient = self.n >= patience(math.log(len(high) / alpha), self.rarest / 2)
         return torch.where((self.most <= 0) & patient, 0.0, high)
 
