@@ -30,6 +30,16 @@ FREE_OF_MASS = (
 BRIDGES = ("sampler.bridge", "sampler.bridge_pairs", "sampler.adversary")
 """Checks of the same claim that a wrong normalising constant breaks as well."""
 
+GIVEN = (
+    "given.region_masses",
+    "given.stein",
+    "given.exchangeable",
+    "given.bridge_mass",
+    "given.bridge",
+    "given.adversary",
+)
+"""Checks that the draws given something follow the density given that."""
+
 OF_DRAWS = (
     "moments.mean_of_draws",
     "moments.variance_of_draws",
@@ -38,6 +48,7 @@ OF_DRAWS = (
     "information.entropy_of_draws",
     "information.kl_of_draws",
     "structure.marginal_of_draws",
+    "structure.conditional_of_draws",
     "mutual.of_draws",
     "energy.log_partition_of_draws",
     "bijection.draws_are_pushed_forward",
@@ -47,7 +58,10 @@ OF_DRAWS = (
 MAPS = ("bijection.inverse_undoes_forward", "bijection.log_det_is_jacobian", "bijection.change_of_variables")
 """Checks of what a flow's density is made of, which say more of a defect than the density that it spoils."""
 
-TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *OF_DRAWS)
+CALIBRATED = "classifier.calibrated"
+"""Which draws given another label than they should be do not pass either."""
+
+TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *GIVEN, CALIBRATED, *OF_DRAWS)
 """The order in which these are judged after equally many draws; every other check is judged before them."""
 
 
@@ -114,9 +128,13 @@ def _yields_to(id: str) -> tuple[str, ...]:
     """
     if id not in TURNS:
         return ()
-    witnesses = FREE_OF_MASS if id == "density.bridge_mass" else FREE_OF_MASS + BRIDGES
+    witnesses: tuple[str, ...] = FREE_OF_MASS if id == "density.bridge_mass" else FREE_OF_MASS + BRIDGES
     if id in OF_DRAWS:
         witnesses = (IN_COMMON, HAS_VOLUME, *witnesses)
+    if id in GIVEN:
+        witnesses = (*witnesses, *GIVEN)
+    if id == CALIBRATED:
+        witnesses = GIVEN
     return tuple(other for other in witnesses if other != id)
 
 

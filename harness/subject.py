@@ -44,14 +44,29 @@ class Subject:
     def sample(self, n: int, *names: str | int) -> Tensor:
         """n draws of the model from the stream of that name, without a graph.
 
-        Of a model that only has laws given something, what it is given: standard normal numbers.
+        Of a model that only has laws given something, what it is given: labels, or standard normal numbers.
         """
-        if self.model.given_shape is not None and not self.model.can("sample"):
-            source = self.generator(*names)
-            return torch.randn(n, *self.model.given_shape, generator=source, device=self.model.device)
+        if self.only_given:
+            return self._given(n, self.generator(*names))
         with torch.no_grad():
             x = self.model.sample(n, generator=self.generator(*names))
         return x.detach() if isinstance(x, Tensor) else x
+
+    @property
+    def only_given(self) -> bool:
+        """Has the model laws given something, and none of events alone?"""
+        model = self.model
+        if model.can("sample"):
+            return False
+        labelled = model.can("class_prior") and not (model.can("log_prob") or model.can("energy"))
+        return model.given_shape is not None or labelled
+
+    def _given(self, n: int, source: torch.Generator) -> Tensor:
+        """n rows of what may be given."""
+        if self.model.given_shape is not None:
+            return torch.randn(n, *self.model.given_shape, generator=source, device=self.model.device)
+        prior = self.model.class_prior().detach().double()
+        return torch.multinomial(prior, n, replacement=True, generator=source)
 
     @cached_property
     def pilot(self) -> Tensor:
@@ -59,7 +74,7 @@ class Subject:
 
         For a density alone, points that its mass was located by.
         """
-        if not self.model.can("sample") and self.model.given_shape is None:
+        if not self.model.can("sample") and not self.only_given:
             return points(_density_of(self.model), self.seed, self.effort.pilot)
         few = self.sample(64, "pilot", "shape")
         size = max(1, few[0].numel())

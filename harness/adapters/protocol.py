@@ -17,7 +17,8 @@ from harness.model import Model
 def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | None) -> Model | None:
     """A model made of the contract's methods that `thing` has; its shapes and `support` are read where present.
 
-    It needs `sample`, `log_prob`, `energy`, or `posterior` and a `given_shape`. A class is no model; an instance is.
+    It needs `sample`, `log_prob`, `energy`; or one of `sample` and `log_prob` given something, or `posterior`, and a
+    `given_shape` or `class_prior` that says what may be given. A class is no model; an instance is.
     """
     if isinstance(thing, type) or not _can_be_asked(thing):
         return None
@@ -50,7 +51,10 @@ def _can_be_asked(thing: object) -> bool:
     found = set(capabilities_of(thing))
     if found & {"sample", "log_prob", "energy"}:
         return True
-    return "posterior" in found and _shape(_value(thing, "given_shape")) is not None
+    shape = _shape(_value(thing, "given_shape"))
+    if found & {"sample_given", "log_prob_given"} and (shape is not None or "class_prior" in found):
+        return True
+    return "posterior" in found and shape is not None
 
 
 def _value(thing: object, name: str) -> Any:

@@ -11,7 +11,19 @@ import torch
 from torch import Tensor
 
 from harness import features
-from harness.checks.blocks import agree, cuts, log_conditional, log_marginal, marginal, points, rest, size_of
+from harness.checks import bridge
+from harness.checks.blocks import (
+    agree,
+    conditional,
+    cuts,
+    log_conditional,
+    log_marginal,
+    marginal,
+    points,
+    rest,
+    size_of,
+)
+from harness.checks.each import for_each
 from harness.checks.law import Check, NotApplicable, exact, statistical
 from harness.checks.oracle import flat_density, noise_of, oracle_of, roundoff
 from harness.checks.rounding import compared
@@ -264,10 +276,39 @@ def _functions(part: Subject, x: Tensor) -> Tensor:
     return torch.cat([features.coordinate_columns(part, z).double(), *products], 1)
 
 
+def _conditionals(subject: Subject) -> list[tuple[str, Subject]]:
+    """Laws of the other coordinates, given what some are in a draw."""
+
+    def work() -> list[tuple[str, Subject]]:
+        found = []
+        for i, a in enumerate(cuts(size_of(subject))):
+            name = f"given {_short(a)} as in draw {i}"
+            part = conditional(subject.model, a, subject.pilot[i, a])
+            if not part.can("sample", "log_prob"):
+                raise NotApplicable("conditional() returns models without sample or log_prob")
+            found.append((name, Subject(part, subject.effort, subject.seed_for("conditional", name))))
+        return found
+
+    return subject.once("conditionals", work)
+
+
+conditional_of_draws = for_each(
+    bridge.bridge,
+    _conditionals,
+    id="structure.conditional_of_draws",
+    says="conditional(a, x_a).sample draws from p(x_b | x_a), the density that conditional(a, x_a).log_prob states.",
+    why="Of three blocks a, each as it is in a draw. With the product rule, which ties that density to the joint one, "
+    "a draw of x_a and one of x_b given it make a draw of the joint law.",
+    needs=("sample", "log_prob", "conditional"),
+    blocked_by=("structure.product_rule", "structure.bayes_rule"),
+)
+
+
 CHECKS: tuple[Check, ...] = (
     product_rule,
     bayes_rule,
     chain_rule,
     marginal_of_density,
     marginal_of_draws,
+    conditional_of_draws,
 )

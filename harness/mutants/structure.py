@@ -192,8 +192,33 @@ def _uncorrelated(model: Model) -> dict[str, Callable[..., object]]:
     return {"marginal": lambda indices: mutated(model.marginal(indices), alone)}
 
 
+def _drawn_unconditionally(model: Model) -> dict[str, Callable[..., object]]:
+    """The conditional has the right density, and the marginal's draws."""
+    size = model.sample(1, generator=_source()).shape[1]
+
+    def conditional(indices: Sequence[int], values: Tensor) -> object:
+        others = model.marginal([i for i in range(size) if i not in indices])
+        return mutated(model.conditional(indices, values), lambda _: {"sample": others.sample})
+
+    return {"conditional": conditional}
+
+
+def _drawn_too_wide(model: Model) -> dict[str, Callable[..., object]]:
+    """Draws of the conditional about the right mean, with the marginal's covariance."""
+    law = model.target
+    assert isinstance(law, Gaussian)
+
+    def conditional(indices: Sequence[int], values: Tensor) -> object:
+        right = law.conditional(indices, values)
+        wide = Gaussian(right.location, law.marginal([i for i in range(len(law.sigma)) if i not in indices]).sigma)
+        return mutated(model.conditional(indices, values), lambda _: {"sample": wide.sample})
+
+    return {"conditional": conditional}
+
+
 PRODUCT, BAYES, CHAIN = "structure.product_rule", "structure.bayes_rule", "structure.chain_rule"
 MARGINAL, DRAWN = "structure.marginal_of_density", "structure.marginal_of_draws"
+GIVEN = "structure.conditional_of_draws"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("forgets_the_given", "p(x_b | x_a) = p(x_b)", PRODUCT, gaussian(5), _unconditional),
@@ -209,6 +234,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("marginal_draws_wider", "draws of the marginal x 1.1", DRAWN, diagonal, _marginal_wider),
     Mutant("marginal_draws_uncorrelated", "coordinates drawn apart", DRAWN, gaussian(5), _uncorrelated),
     Mutant("marginal_draws_sorted", "the marginal sorts its coordinates", DRAWN, table(3, 2, 4), _backwards),
+    Mutant("conditional_draws_deaf", "draws of x_b for x_b given x_a", GIVEN, gaussian(4), _drawn_unconditionally),
+    Mutant("conditional_table_deaf", "draws of x_b for x_b given x_a", GIVEN, table(3, 2, 4), _drawn_unconditionally),
+    Mutant("conditional_draws_wide", "draws with the marginal's covariance", GIVEN, gaussian(5), _drawn_too_wide),
 )
 
 NEAR_MISSES: tuple[NearMiss, ...] = (
@@ -223,4 +251,7 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("zero_probability", "a table with an impossible state", MARGINAL, table(3, 2, 4), nothing),
     NearMiss("sixteen", "16 dimensions", DRAWN, gaussian(16), nothing),
     NearMiss("zero_probability", "a table with an impossible state", DRAWN, table(3, 2, 4), nothing),
+    NearMiss("eight", "8 dimensions", GIVEN, gaussian(8), nothing),
+    NearMiss("nearly_singular", "correlation 0.99 in float32", GIVEN, nearly_singular, nothing),
+    NearMiss("zero_probability", "a table with an impossible state", GIVEN, table(3, 2, 4), nothing),
 )
