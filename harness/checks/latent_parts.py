@@ -14,9 +14,13 @@ from harness.checks.pairing import chosen_coordinates
 from harness.contract import attribute
 from harness.draws import Draws
 from harness.model import Model
+from harness.statistics.one_sided import MeanAtMostZero
 from harness.subject import Subject
 
-BLEI = "Blei, Kucukelbir & McAuliffe 2017, https://arxiv.org/abs/1601.00670"
+KINGMA = "Kingma & Welling 2014, https://arxiv.org/abs/1312.6114"
+PARTS = ("prior", "likelihood", "latent_posterior")
+WELL, AGREE, MATCHES = "latent.elbo_well_formed", "latent.parts_agree", "latent.bound_matches_parts"
+
 MOST_LATENT = 4
 """Latent coordinates that are watched."""
 
@@ -132,6 +136,15 @@ def dither(draws: Draws, name: str, size: Tensor) -> Tensor:
     source = subject.generator("dither", name, draws.index)
     noise = torch.randn(draws.n, generator=source, dtype=torch.float64, device=subject.model.device)
     return subject.once(f"dither of {name}", scale) * noise
+
+
+def start_below(subject: Subject) -> MeanAtMostZero:
+    return MeanAtMostZero(rarest=subject.effort.rarest)
+
+
+def spread_of(subject: Subject, name: str, rows: Tensor) -> float:
+    """The standard deviation of the first rows (n,) seen under that name, at least 1 nat: the unit of such numbers."""
+    return subject.once(f"spread of {name}", lambda: max(1.0, float(rows.std()) if len(rows) > 1 else 1.0))
 
 
 # Bounded functions
