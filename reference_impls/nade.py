@@ -1,0 +1,208 @@
+r"""NADE, the neural autoregressive distribution estimator: bits one by one, through hidden units that they all share.
+
+    p(x_{o_k} = 1 | x_{o_<k}) = sigma(b_k + V_k . h_k),   h_k = sigma(a_k)
+    a_1 = c,   a_{k+1} = a_k + W_k x_{o_k}                                   H numbers a step, O(H D) in all
+
+so that a_k = c + sum_{j<k} W_j x_{o_j}: what comes *before* k in one shared W, and h_1 = sigma(c). A new product for
+every k would cost O(H D^2). Parameters: 2 H D + H + D. Rows of W and V (the paper has columns of W) belong to
+coordinates, in whatever order these come, so the same weights in another order are another law of the family.
+
+A bit that is off changes no hidden unit, so only the rows in which x_k is on are worked on. The way back undoes the
+steps: it recovers a_k from a_{k+1} by subtraction, and so needs a few arrays (n, H) and not D of them; in float32 that
+moves a gradient by some 1e-5 of its size.
+
+Sources: Larochelle & Murray 2011, https://proceedings.mlr.press/v15/larochelle11a.html; Uria et al. 2016,
+https://jmlr.org/papers/v17/16-272.html.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.distributions import constraints
+
+from reference_impls.autoregressive import (
+    Autoregressive,
+    Labelled,
+    bits_of,
+    checked_ordering,
+    log_bernoulli,
+    normal,
+    placed,
+    uniform_numbers,
+)
+
+
+def nade_parameters(d: int, hidden: int) -> int:
+    """2 H D + H + D."""
+    return 2 * hidden * d + hidden + d
+
+
+class NADE(Autoregressive):
+    """A law on {0, 1}^d; draws are 0.0 or 1.0. `order` names the coordinates, first drawn first."""
+
+    number, family = "M18", "NADE"
+    support = constraints.independent(constraints.boolean, 1)
+
+    def __init__(
+        self, d: int, hidden: int, *, order: Sequence[int] | None = None, seed: int = 0, std: float | None = None
+    ):
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"hidden = {hidden} should be the number of hidden units, at least 1")
+        source = Generator().manual_seed(seed)
+        self.d, self.hidden = d, hidden
+        self.register_buffer("order", checked_ordering(order, d))
+        self.W = normal((d, hidden), std or d**-0.5, source)  # a row for each coordinate, as of V
+        self.V = normal((d, hidden), std or hidden**-0.5, source)
+        self.b = nn.Parameter(torch.zeros(d))
+        self.c = nn.Parameter(torch.zeros(hidden))
+
+    def factors(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        on, is_bit = bits_of(x)
+        return log_bernoulli(on, is_bit, self.logits(on, label))  # (n, d)
+
+    def logits(self, on: Tensor, label: Tensor | None = None) -> Tensor:
+        """Logits of p(x_i = 1 | the bits before it), from bits (n, d), in the order of the coordinates."""
+        order = self.order
+        start = self._start(len(on), label).contiguous()
+        by_step = Recurrence.apply(on[:, order], start, *(w.index_select(0, order) for w in (self.W, self.V)))  # (d, n)
+        return by_step.mT[:, order.argsort()] + self.b  # (n, d)
+
+    def logits_naive(self, on: Tensor, label: Tensor | None = None) -> Tensor:
+        """The same by the formula as it stands, a product with the columns before k for each k: O(H D^2)."""
+        x, start, columns = on.to(self.W), self._start(len(on), label), []
+        for k, i in enumerate(self.order.tolist()):
+            before = self.order[:k]
+            h = (start + x[:, before] @ self.W[before]).sigmoid()  # (n, H)
+            columns.append(h @ self.V[i] + self.b[i])
+        return torch.stack(columns, 1)[:, self.order.argsort()]  # (n, d)
+
+    def sample(self, n: int, *, generator: Generator) -> Tensor:
+        """Bit by bit with the recurrence: O(H D), as a density."""
+        return self.draw(n, None, generator)  # (n, d)
+
+    def sample_naive(self, n: int, *, generator: Generator) -> Tensor:
+        """What `sample` returns, up to rounding, from all logits anew for each bit."""
+        return self.draw_naive(n, None, generator)  # (n, d)
+
+    @torch.no_grad()
+    def draw(self, n: int, label: Tensor | None, generator: Generator) -> Tensor:
+        u = uniform_numbers(n, self.d, self.W, generator)
+        x, start = self.W.new_zeros(n, self.d), self._start(n, label)
+        state = torch.stack([start, start.sigmoid()], 1)  # (n, 2, H): a and h
+        for k, i in enumerate(self.order.tolist()):
+            on = u[:, k] < (state[:, 1] @ self.V[i] + self.b[i]).double().sigmoid()
+            x[:, i] = on.to(x)
+            rows = on.nonzero()[:, 0]
+            state.index_copy_(0, rows, _stepped(state.index_select(0, rows), self.W[i]))
+        return x
+
+    @torch.no_grad()
+    def draw_naive(self, n: int, label: Tensor | None, generator: Generator) -> Tensor:
+        u = uniform_numbers(n, self.d, self.W, generator)
+        on = torch.zeros(n, self.d, dtype=torch.bool, device=self.W.device)
+        for k, i in enumerate(self.order.tolist()):
+            on[:, i] = u[:, k] < self.logits_naive(on, label)[:, i].double().sigmoid()
+        return on.to(self.W)
+
+    def _start(self, n: int, label: Tensor | None) -> Tensor:
+        """a_1."""
+        return self.c.expand(n, -1)  # (n, H)
+
+
+class ConditionalNADE(Labelled, NADE):
+    """p(x | y): a label adds a row of U (classes, H) to a_1. Without `given` the law is the mixture over uniform y."""
+
+    def __init__(self, d: int, hidden: int, classes: int, *, seed: int = 0, **options):
+        super().__init__(d, hidden, seed=seed, **options)
+        if classes < 1:
+            raise ValueError(f"classes = {classes} should be the number of labels, at least 1")
+        self.classes = classes
+        self.U = normal((classes, hidden), 1.0, Generator().manual_seed(seed + 1))
+
+    def _start(self, n: int, label: Tensor | None) -> Tensor:
+        return self.c + self.U[label]  # (n, H)
+
+
+class Recurrence(Function):
+    """V_k . sigma(a_k) for all steps k, (d, n), of bits (n, d) in their order, a_1 (n, H), and W and V (d, H).
+
+    What a row carries along lies side by side, so that rows in which a bit is on are taken out and put back at once.
+    """
+
+    @staticmethod
+    def forward(ctx, on: Tensor, start: Tensor, W: Tensor, V: Tensor) -> Tensor:
+        state = torch.stack([start, start.sigmoid()], 1)  # (n, 2, H): a and h
+        h = state[:, 1]
+        out = start.new_empty(on.shape[1], len(on))
+        for out_k, rows, w, v in zip(out, _rows_on(on), W.unbind(), V.unbind(), strict=True):
+            torch.mv(h, v, out=out_k)
+            if len(rows):
+                state.index_copy_(0, rows, _stepped(state.index_select(0, rows), w))
+        ctx.save_for_backward(on, state, W, V)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor):
+        """From the last step to the first. `waiting` is the sum of g_k V_k over the steps at which a row's h was as it
+        is: it meets the slope h (1 - h) once, when h changes."""
+        on, end, W, V = ctx.saved_tensors
+        state = torch.cat([end, torch.zeros_like(end)], 1)  # (n, 4, H): a, h, waiting, and the gradient of a
+        _, h, waiting, _ = state.unbind(1)
+        of_W, of_V = torch.zeros_like(W), torch.empty_like(V)
+        steps = zip(g.contiguous(), _rows_on(on), W.unbind(), V.unbind(), of_W, of_V, strict=True)
+        for g_k, rows, w, v, of_w, of_v in reversed(list(steps)):
+            if len(rows):
+                part = state.index_select(0, rows)
+                torch.sum(_met(part), 0, out=of_w)
+                state.index_copy_(0, rows, _stepped(part, -w))
+            torch.mv(h.mT, g_k, out=of_v)
+            waiting.addr_(g_k, v)
+        return None, _met(state), of_W, of_V
+
+
+def _stepped(state: Tensor, w: Tensor) -> Tensor:
+    """a + w and its sigmoid, in place."""
+    a, h = state[:, 0], state[:, 1]
+    torch.sigmoid(a.add_(w), out=h)
+    return state
+
+
+def _met(state: Tensor) -> Tensor:
+    """The gradient of a, once what was waiting has met the slope of h; in place."""
+    _, h, waiting, of_a = state.unbind(1)
+    of_a += torch.ops.aten.sigmoid_backward(waiting, h)
+    waiting.zero_()
+    return of_a
+
+
+def _rows_on(on: Tensor) -> tuple[Tensor, ...]:
+    """For each step, the rows in which its bit is on."""
+    return on.mT.nonzero()[:, 1].split(on.sum(0).tolist())
+
+
+# Ready-made models
+
+
+def eight_bits(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> NADE:
+    """Eight bits and six hidden units, in the order 3, 0, 6, 1, 7, 4, 2, 5."""
+    return placed(NADE(8, 6, order=(3, 0, 6, 1, 7, 4, 2, 5), seed=18, std=1.5), dtype, device)
+
+
+def three_by_three(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> NADE:
+    """3 x 3 binary pixels in raster order, sixteen hidden units."""
+    return placed(NADE(9, 16, seed=19, std=1.0), dtype, device)
+
+
+def labelled_bits(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> ConditionalNADE:
+    """Six bits given one of three labels."""
+    return placed(ConditionalNADE(6, 8, 3, order=range(5, -1, -1), seed=20, std=1.5), dtype, device)
+
+
+def full_nade(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> NADE:
+    """784 pixels and 500 hidden units, the paper's size for binarised MNIST; untrained."""
+    return placed(NADE(784, 500, seed=21), dtype, device)
