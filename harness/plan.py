@@ -58,10 +58,13 @@ OF_DRAWS = (
 MAPS = ("bijection.inverse_undoes_forward", "bijection.log_det_is_jacobian", "bijection.change_of_variables")
 """Checks of what a flow's density is made of, which say more of a defect than the density that it spoils."""
 
+STEIN = ("energy.stein", "energy.exchangeable", "score.stein", "score.kernel_stein", "energy.kernel_stein")
+"""Checks that draws follow an energy or a score, of which no normalised density need be known."""
+
 CALIBRATED = "classifier.calibrated"
 """Which draws given another label than they should be do not pass either."""
 
-TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *GIVEN, CALIBRATED, *OF_DRAWS)
+TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *STEIN, *GIVEN, CALIBRATED, *OF_DRAWS)
 """The order in which these are judged after equally many draws; every other check is judged before them."""
 
 
@@ -133,6 +136,8 @@ def _yields_to(id: str) -> tuple[str, ...]:
         witnesses = (IN_COMMON, HAS_VOLUME, *witnesses)
     if id in GIVEN:
         witnesses = (*witnesses, *GIVEN)
+    if id in STEIN:
+        witnesses = (*witnesses, *STEIN)
     if id == CALIBRATED:
         witnesses = GIVEN
     return tuple(other for other in witnesses if other != id)

@@ -47,9 +47,9 @@ def is_gradient(subject: Subject) -> Exact:
     by one unit in the last place, and the errors of all coordinates are seen against the largest gradient.
     """
     model, x = _fine(subject)
-    said, truth = _said(model, x), _gradient(subject, model, x)
+    said, truth = said_score(model, x), _gradient(subject, model, x)
     other = torch.nextafter(x, torch.full_like(x, torch.inf))
-    moved = (_said(model, other) - said).abs() + (_gradient(subject, model, other) - truth).abs()
+    moved = (said_score(model, other) - said).abs() + (_gradient(subject, model, other) - truth).abs()
     unit = max(torch.finfo(said.dtype).eps / 2, torch.finfo(x.dtype).eps / 2)
     if model is subject.model:  # which may work in less than it is given
         unit = max(unit, working_unit(_with_density(subject)))
@@ -82,7 +82,7 @@ def _with_density(subject: Subject) -> Subject:
     return subject if subject.model.can("log_prob") else twin(subject)
 
 
-def _said(model: Model, x: Tensor) -> Tensor:
+def said_score(model: Model, x: Tensor) -> Tensor:
     """What the model states. Raises ValueError for another shape than that of x."""
     with torch.no_grad():
         value = model.score(x)
@@ -105,12 +105,17 @@ def _scale(subject: Subject) -> Tensor:
     return subject.pilot.reshape(len(subject.pilot), -1).double().std(0).clamp(min=1e-300)
 
 
-def _start(subject: Subject) -> AsymptoticMean:
+def whole_space(subject: Subject) -> None:
+    """Raises NotApplicable unless the support is known to be all of R^d."""
     chart = subject.profile.chart
     if chart.transform is not None or bool(chart.discrete.any()) or not subject.pilot.is_floating_point():
         raise NotApplicable("the support is not all of R^d, and what the density does at its edge is not known")
     if not _everywhere(subject):
         raise NotApplicable("no support = constraints.real_vector is declared, and no density says that it is R^d")
+
+
+def _start(subject: Subject) -> AsymptoticMean:
+    whole_space(subject)
     subject.once("spread of Stein's numbers", lambda: _spread(subject))
     return AsymptoticMean(rarest=subject.effort.rarest)
 
@@ -138,7 +143,7 @@ def _numbers(subject: Subject, x: Tensor) -> Tensor:
     flat = x.reshape(len(x), -1).double()[:, watched]
     scale = chart.scale[watched]
     z = (flat - chart.location[watched]) / scale
-    s = _said(subject.model, x).reshape(len(x), -1).double()[:, watched] * scale
+    s = said_score(subject.model, x).reshape(len(x), -1).double()[:, watched] * scale
     f = torch.tanh(z)
     return torch.cat([s, s * f + 1 - f.square()], 1)
 
