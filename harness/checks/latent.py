@@ -29,7 +29,7 @@ from harness.checks.latent_parts import (
     elbo,
     functions_of_events,
     functions_of_pairs,
-    parts_of,
+    parts,
 )
 from harness.checks.latent_posterior import joint_kept, posterior_calibrated
 from harness.checks.law import Check, NotApplicable, bounded, exact, statistical
@@ -73,9 +73,10 @@ def sample_is_ancestral(draws: Draws) -> Tensor:
 
     Both have the law int p(z) p(x | z) dz. f runs over locations, spreads, projections and products of coordinates.
     """
-    subject, parts = draws.subject, parts_of(draws.subject.model)
+    subject = draws.subject
+    law = parts(subject)
     source = subject.generator("ancestral", draws.index)
-    x = parts.draw_event(parts.draw_latent(draws.n, source), source)
+    x = law.draw_event(law.draw_latent(draws.n, source), source)
     if x.shape != draws.x.shape:
         raise ValueError(
             f"likelihood().sample has events of shape {tuple(x.shape[1:])}, sample {tuple(draws.x.shape[1:])}"
@@ -92,12 +93,12 @@ def _start_moves(subject: Subject) -> BoundedMean:
 
 def _moves(subject: Subject, n: int, *names: str | int) -> tuple[Tensor, Tensor]:
     """Acceptance (n,) of z' ~ q(. | x) in place of z, and the change of the functions (n, k), for (z, x) ancestral."""
-    parts, source = parts_of(subject.model), subject.generator("moves", *names)
+    law, source = parts(subject), subject.generator("moves", *names)
     with torch.no_grad():
-        z = parts.draw_latent(n, source)
-        x = parts.draw_event(z, source)
-        other = parts.draw_posterior(x, source)
-        accepted = (parts.log_weight(x, other) - parts.log_weight(x, z)).clamp(max=0).exp()
+        z = law.draw_latent(n, source)
+        x = law.draw_event(z, source)
+        other = law.draw_posterior(x, source)
+        accepted = (law.log_weight(x, other) - law.log_weight(x, z)).clamp(max=0).exp()
     return accepted, functions_of_pairs(subject, other, x) - functions_of_pairs(subject, z, x)
 
 

@@ -19,7 +19,7 @@ from harness.checks.latent_parts import (
     elbo,
     iwae,
     never_minus_infinity,
-    parts_of,
+    parts,
     spread_of,
     start_below,
 )
@@ -54,11 +54,12 @@ def bound_matches_parts(draws: Draws) -> Tensor:
 
     Whether KL(q || p(z)) is drawn or taken from a formula, as that of two Gaussians, the mean is the same.
     """
-    subject, parts = draws.subject, parts_of(draws.subject.model)
+    subject = draws.subject
+    law = parts(subject)
     source = subject.generator("bound", draws.index)
     with torch.no_grad():
         said = elbo(subject.model, draws.x, source)
-        log_w = parts.log_weight(draws.x, parts.draw_posterior(draws.x, source))
+        log_w = law.log_weight(draws.x, law.draw_posterior(draws.x, source))
     never_minus_infinity(said, log_w)
     return (said - log_w + dither(draws, "bound", log_w)) / spread_of(subject, "bound", said - log_w)
 
@@ -131,9 +132,9 @@ def iwae_matches_parts(draws: Draws) -> Tensor:
 
 def _bound_of_parts(subject: Subject, x: Tensor, k: int, source: torch.Generator) -> Tensor:
     """(n,): log 1/k sum w."""
-    parts = parts_of(subject.model)
+    law = parts(subject)
     with torch.no_grad():
-        log_w = [parts.log_weight(x, parts.draw_posterior(x, source)) for _ in range(k)]
+        log_w = [law.log_weight(x, law.draw_posterior(x, source)) for _ in range(k)]
     return torch.stack(log_w).logsumexp(0) - math.log(k)
 
 

@@ -73,6 +73,11 @@ def parts_of(model: Model) -> Parts:
     return Parts(*(model.methods[name]() if model.can(name) else None for name in names))
 
 
+def parts(subject: Subject) -> Parts:
+    """Those of the subject's model, asked for once."""
+    return subject.once("parts of the latent-variable model", lambda: parts_of(subject.model))
+
+
 def _given(part: str, law: Any, name: str) -> Callable[..., Any]:
     """The conditional method of a law. Raises ValueError where there is none."""
     method = law.methods.get(f"{name}_given") if isinstance(law, Model) else attribute(law, name)
@@ -169,7 +174,7 @@ def functions_of_latents(subject: Subject, z: Tensor) -> Tensor:
     flat = z.reshape(len(z), -1)[:, :MOST_LATENT].double()
 
     def scales() -> tuple[Tensor, Tensor]:
-        draws = parts_of(subject.model).draw_latent(1024, subject.generator("latent", "scale"))
+        draws = parts(subject).draw_latent(1024, subject.generator("latent", "scale"))
         rows = draws.reshape(1024, -1)[:, :MOST_LATENT].double()
         spread = rows.std(0)
         return rows.mean(0), torch.where(spread > 0, spread, 1.0)

@@ -13,7 +13,7 @@ from harness.checks.latent_parts import (
     elbo,
     functions_of_latents,
     functions_of_pairs,
-    parts_of,
+    parts,
 )
 from harness.checks.law import NotApplicable, statistical
 from harness.checks.pairing import chosen_coordinates
@@ -73,15 +73,16 @@ def posterior_calibrated(draws: Draws) -> Tensor:
     likelihood, and latent coordinates times those of the event: without such a T, a posterior that ignores the data and
     is the prior would pass. Ties are broken at random.
     """
-    subject, parts = draws.subject, parts_of(draws.subject.model)
+    subject = draws.subject
+    law = parts(subject)
     source = subject.generator("ranks", draws.index)
     with torch.no_grad():
-        z = parts.draw_latent(draws.n, source)
-        x = parts.draw_event(z, source)
+        z = law.draw_latent(draws.n, source)
+        x = law.draw_event(z, source)
         truth = _quantities(subject, z, x)
         lot, rank = _lots(truth, source), torch.zeros_like(truth)
         for _ in range(RANKED):
-            other = _quantities(subject, parts.draw_posterior(x, source), x)
+            other = _quantities(subject, law.draw_posterior(x, source), x)
             rank += torch.where(other == truth, _lots(truth, source) < lot, other < truth)
     return _uniform(rank / RANKED) + 0 * truth.sum(1, keepdim=True)
 
@@ -95,7 +96,7 @@ def _quantities(subject: Subject, z: Tensor, x: Tensor) -> Tensor:
     """(n, k): T(z, x)."""
     t = functions_of_latents(subject, z)
     u = subject.profile.chart.coordinates(x)[:, chosen_coordinates(subject)[:PAIRED]]
-    likelihood = parts_of(subject.model).log_likelihood(x, z)
+    likelihood = parts(subject).log_likelihood(x, z)
     return torch.cat([t, likelihood[:, None], (t[:, :, None] * u[:, None]).flatten(1)], 1)
 
 
@@ -120,13 +121,14 @@ def joint_kept(draws: Draws) -> Tensor:
 
     A sweep is a step of Gibbs' sampler, which keeps the joint law that it starts from: Geweke's joint test.
     """
-    subject, parts = draws.subject, parts_of(draws.subject.model)
+    subject = draws.subject
+    law = parts(subject)
     source = subject.generator("sweeps", draws.index)
     with torch.no_grad():
-        z = parts.draw_latent(draws.n, source)
-        x = parts.draw_event(z, source)
+        z = law.draw_latent(draws.n, source)
+        x = law.draw_event(z, source)
         before = functions_of_pairs(subject, z, x)
         for _ in range(SWEEPS):
-            z = parts.draw_posterior(x, source)
-            x = parts.draw_event(z, source)
+            z = law.draw_posterior(x, source)
+            x = law.draw_event(z, source)
     return functions_of_pairs(subject, z, x) - before

