@@ -112,10 +112,13 @@ def whitener(subject: Subject) -> Float64[Tensor, "c c"]:
 
 
 def differentiable(subject: Subject) -> bool:
-    """Does autograd give a finite gradient of the density at pilot draws?"""
+    """Are events vectors, and does autograd give a finite gradient of the density at pilot draws?
+
+    A lone number walks: Metropolis' steps of all sizes cross the gaps between modes, where a trajectory turns back.
+    """
 
     def work() -> bool:
-        if subject.profile.kind != "continuous":
+        if subject.profile.kind != "continuous" or not subject.profile.chart.event_shape:
             return False
         z = subject.profile.chart.coordinates(subject.pilot[:64])
         try:

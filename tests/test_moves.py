@@ -50,3 +50,11 @@ def test_a_proposal_and_its_way_back_balance() -> None:
 def test_pixels_of_several_classes_are_exchanged_well_enough_for_a_verdict() -> None:
     report = check_model(Classes(64), effort="quick", only=["sampler.exchangeable"])
     assert [f"{r.verdict}" for r in report.records if r.check == "sampler.exchangeable"] == ["PASS"]
+
+
+def test_a_lone_number_crosses_the_gap_between_two_modes() -> None:
+    """A Hamiltonian trajectory would turn back, and the check say nothing."""
+    modes = torch.distributions.Normal(torch.tensor([-4.0, 2.0]), torch.tensor([1.0, 0.3]))
+    law = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(torch.tensor([0.3, 0.7])), modes)
+    report = check_model(law, effort="quick", only=["sampler.exchangeable"])
+    assert {r.check: r.verdict for r in report.records}["sampler.exchangeable"] == "PASS"
