@@ -87,7 +87,7 @@ class FactorAnalysis:
         """p(x | z) for one z (q,)."""
         return DiagonalGaussian(self.loc + self.loading @ checked_values(z, self.q).to(self.loc), self.noise)
 
-    def posterior(self, x: Tensor) -> Gaussian:
+    def infer(self, x: Tensor) -> Gaussian:
         """p(z | x) = N(M^-1 W^T Psi^-1 (x - mu), M^-1) for one x (d,)."""
         mean = self.posterior_mean(checked_values(x, self.d)[None])[0]
         return Gaussian(mean, cholesky=self._posterior_factor().to(mean))
@@ -145,7 +145,7 @@ class FactorAnalysis:
         if len(indices) == 0:
             return self
         a, b = split(indices, self.d)
-        seen = self.marginal(a).posterior(values)  # z = m + S^1/2 z', z' ~ N(0, I)
+        seen = self.marginal(a).infer(values)  # z = m + S^1/2 z', z' ~ N(0, I)
         return FactorAnalysis(self.loc[b] + self.loading[b] @ seen.loc, self.loading[b] @ seen.cholesky, self.noise[b])
 
     def fit(self, x: Tensor) -> "FactorAnalysis":

@@ -66,7 +66,7 @@ def test_posterior_is_the_conditional_of_the_joint_law(model):
     joint = torch.cat([torch.cat([identity, model.loading.mT], 1), torch.cat([model.loading, model.covariance()], 1)])
     oracle = Gaussian(torch.cat([model.loc.new_zeros(q), model.loc]), joint)
     x = model.sample(1, generator=generator())
-    given_x, posterior = oracle.conditional(range(q, q + model.d), x[0]), model.posterior(x[0])
+    given_x, posterior = oracle.conditional(range(q, q + model.d), x[0]), model.infer(x[0])
     deviation = oracle.variance().sqrt()
     condition = (torch.linalg.cond(oracle.cholesky / deviation[:, None]) ** 2).item()
     tolerance = 100 * (model.d + q) ** 2 * EPS * condition * (1 + (x[0] / deviation[q:]).abs().max().item())
