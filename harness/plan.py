@@ -24,6 +24,7 @@ FREE_OF_MASS = (
     "sampler.pit_uniform",
     "sampler.exchangeable",
     "sampler.stein",
+    "autoregressive.rosenblatt",
 )
 """Checks that the sampler draws from the density, whatever `density.bridge_mass` says; the plainest first."""
 
@@ -55,8 +56,16 @@ OF_DRAWS = (
 )
 """Checks of what the model states by means over draws, which must be draws from the density for that."""
 
-MAPS = ("bijection.inverse_undoes_forward", "bijection.log_det_is_jacobian", "bijection.change_of_variables")
-"""Checks of what a flow's density is made of, which say more of a defect than the density that it spoils."""
+MAPS = (
+    "bijection.inverse_undoes_forward",
+    "bijection.log_det_is_jacobian",
+    "bijection.change_of_variables",
+    "autoregressive.sums_to_log_prob",
+    "autoregressive.each_normalised",
+    "autoregressive.causal_by_perturbation",
+)
+"""Checks of what a density is made of, a flow's of maps and an autoregressive one of factors, which say more of a
+defect than the density that it spoils."""
 
 STEIN = ("energy.stein", "energy.exchangeable", "score.stein", "score.kernel_stein", "energy.kernel_stein")
 """Checks that draws follow an energy or a score, of which no normalised density need be known."""

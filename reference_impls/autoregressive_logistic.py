@@ -65,10 +65,14 @@ class AutoregressiveLogistic:
         dtype = torch.promote_types(x.dtype, self.weight.dtype)
         return x.to(dtype) @ self.weight.to(dtype).mT + self.bias.to(dtype)  # (n, d)
 
-    def conditionals(self, x: Tensor) -> Tensor:
+    def conditional_laws(self, x: Tensor) -> Tensor:
         """log p(x_i = k | x_<i) for k = 0, 1, whatever x_i is."""
         logits = self.logits(x)
         return torch.stack([logsigmoid(-logits), logsigmoid(logits)], dim=-1)  # (n, d, 2)
+
+    def conditionals(self, x: Tensor) -> Tensor:
+        """log p(x_i | x_<i); -inf where x_i is no bit."""
+        return torch.where((x == 0) | (x == 1), logsigmoid((2 * x - 1) * self.logits(x)), -math.inf)  # (n, d)
 
     def log_prob(self, x: Tensor) -> Tensor:
         is_bit = ((x == 0) | (x == 1)).all(-1)  # (n,)
@@ -170,10 +174,18 @@ class AutoregressiveSoftmax:
         inputs = before.to(self.bias.dtype) / (self.states - 1)  # (n, i - 1)
         return (inputs @ self.weights[i].mT + self.bias[i]).log_softmax(-1)  # (n, K)
 
-    def conditionals(self, x: Tensor) -> Tensor:
+    def conditional_laws(self, x: Tensor) -> Tensor:
         """log p(x_i = k | x_<i) for all levels k, whatever x_i is."""
         self._checked(x)
         return torch.stack([self.log_conditional(x[:, :i]) for i in range(self.d)], dim=1)  # (n, d, K)
+
+    def conditionals(self, x: Tensor) -> Tensor:
+        """log p(x_i | x_<i); -inf where x_i is no level."""
+        self._checked(x)
+        is_level = (x >= 0) & (x < self.states) & (x % 1 == 0)  # (n, d)
+        levels = torch.where(is_level, x, 0).long()
+        columns = [self.log_conditional(levels[:, :i]).gather(1, levels[:, i : i + 1]) for i in range(self.d)]
+        return torch.where(is_level, torch.cat(columns, 1), -math.inf)  # (n, d)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """One variable after the other, and some rows at a time: n K numbers are never held at once, nor n d K."""
@@ -229,12 +241,7 @@ class AutoregressiveSoftmax:
         return AutoregressiveSoftmax(weights, bias, history=self.history)
 
     def _log_prob(self, x: Tensor) -> Tensor:
-        is_level = (x >= 0) & (x < self.states) & (x % 1 == 0)  # (n, d)
-        levels = torch.where(is_level, x, 0).long()
-        log_prob = self.bias.new_zeros(len(x))
-        for i in range(self.d):
-            log_prob = log_prob + self.log_conditional(levels[:, :i]).gather(1, levels[:, i : i + 1])[:, 0]
-        return torch.where(is_level.all(-1), log_prob, -math.inf)  # (n,)
+        return self.conditionals(x).sum(-1)  # (n,)
 
     def _checked(self, x: Tensor) -> None:
         if x.dim() != 2 or x.shape[1] != self.d:

@@ -134,7 +134,7 @@ def test_the_law_of_bits_sums_to_one_and_is_causal(d, seed):
         torch.randn(d, d, generator=g).double().tril(-1) * 3, torch.randn(d, generator=g).double()
     )
     x = states(d)
-    parts = model.conditionals(x)  # (n, d, 2)
+    parts = model.conditional_laws(x)  # (n, d, 2)
     assert abs(model.log_prob(x).exp().sum() - 1) <= 8 * len(x) * d * EPS * 20
     assert parts.logsumexp(-1).abs().max() <= 8 * EPS
     chosen = parts.gather(2, x.long()[..., None])[..., 0].sum(-1)
@@ -152,14 +152,14 @@ def test_the_law_of_levels_sums_to_one_and_is_causal(d, K, seed):
     weights = [torch.randn(K, i, generator=g).double() for i in range(d)]
     model = AutoregressiveSoftmax(weights, torch.randn(d, K, generator=g).double())
     x = states(d, K)
-    parts = model.conditionals(x)  # (n, d, K)
+    parts = model.conditional_laws(x)  # (n, d, K)
     assert abs(model.log_prob(x).exp().sum() - 1) <= 8 * len(x) * d * EPS * 20
     chosen = parts.gather(2, x.long()[..., None])[..., 0].sum(-1)
     assert torch.allclose(chosen, model.log_prob(x), rtol=8 * d * EPS, atol=0)
     for i in range(d):
         changed = x.clone()
         changed[:, i] = (changed[:, i] + 1) % K
-        assert torch.equal(model.conditionals(changed)[:, : i + 1], parts[:, : i + 1])
+        assert torch.equal(model.conditional_laws(changed)[:, : i + 1], parts[:, : i + 1])
     theta = model.parameters()
     assert theta.shape == ((K - 1) * d * (d + 1) // 2,)
     assert torch.allclose(model.with_parameters(theta).log_prob(x), model.log_prob(x), rtol=0, atol=100 * EPS * 20)
