@@ -77,7 +77,6 @@ class Reference:
         self, z: Float64[Tensor, "n d"], found: Codes | None = None, white: Float64[Tensor, "n c"] | None = None
     ) -> Float64[Tensor, "n k"]:
         """Log-probability of component and coordinates; `found` are the codes of z, where they are at hand."""
-        chart = self.profile.chart
         joint = self.log_weight.expand(len(z), -1)
         if self.mean.shape[1]:
             joint = joint + self._log_gaussians(z, white)
