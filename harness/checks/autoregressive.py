@@ -126,7 +126,8 @@ def each_normalised(subject: Subject) -> Exact:
 
     Column i where x_i takes every value and the other coordinates are those of a draw: for the first and last
     coordinate of the order, and some between, in the context of a few draws. Where no support is declared, mass may be
-    at values that no draw took: too little is a defect only if so many draws could not have missed the rest.
+    at values that no draw took: a tenth of the tolerance passes, and too little is a defect only if so many draws could
+    not have missed the rest.
     """
     factors = factors_of(subject)
     discrete = subject.profile.chart.discrete.tolist()
@@ -168,10 +169,11 @@ def _summed(factors: Factors, i: int) -> Exact:
     short, allowed = max(0.0, float(under[worst])), float(rounding[worst])
     if alphabet.complete or short <= allowed:
         return Exact(short, allowed, rows * k, where)
+    allowed = max(allowed, subject.effort.tolerance / 10)
     # Values drawn from those laws were all inside; if sum_n M_n is the mass outside, that has probability exp(-sum M).
     missed = float(under.clamp(min=0).sum())
     certain = -math.log(BY_CHANCE) + 2 * math.log(k)
-    unknown = 0.0 if missed > certain else 1.0
+    unknown = 0.0 if short <= allowed or missed > certain else 1.0
     return Exact(short, allowed, rows * k, f"{where}, as far as draws show", uncertainty=unknown)
 
 
@@ -381,7 +383,7 @@ def receptive_field(subject: Subject) -> Exact:
 @exact(
     "autoregressive.cached_is_naive",
     needs=("sample", "sample_naive"),
-    blocked_by=("sample.well_formed", "sample.finite"),
+    blocked_by=(WELL, "sample.well_formed", "sample.finite"),
     unit="of the draws",
     source="Le Paine et al. 2016, https://arxiv.org/abs/1611.09482",
 )
