@@ -1,0 +1,187 @@
+r"""Solvers of the probability-flow ODE: how fast their error falls, and that they solve that ODE.
+
+    d(x / scale) / d(sigma / scale) = (x - scale D(x, t)) / sigma
+
+The error of a solver of order p is c N^-p + O(N^-p-1) for N steps, so that d_N = |x_N - x_2N| falls by the factor 2^p
+as N doubles, and (2^p x_2N - x_N) / (2^p - 1) has lost the first term (Richardson 1911).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from harness.checks.ends import base_of
+from harness.checks.law import Check, NotApplicable, exact
+from harness.checks.noising import CHAIN, finest, floating_like, schedule, time_range, times
+from harness.checks.rounding import LAMBDA, SAFETY
+from harness.evidence import Exact
+from harness.model import Model
+from harness.subject import Subject
+
+KARRAS = "Karras et al. 2022, https://arxiv.org/abs/2206.00364, section 3"
+
+STARTS = 16
+"""Draws of the base that are brought back."""
+
+STEPS = (8, 16, 32, 64, 128, 256)
+"""Numbers of steps. They double."""
+
+BETWEEN = 0.5
+"""Half an order: from there on the next lower one is nearer."""
+
+
+def _starts(subject: Subject) -> tuple[Model, Tensor]:
+    """The model in the finest dtype it has, and draws of its base."""
+
+    def work() -> tuple[Model, Tensor]:
+        base = base_of(subject.model)
+        if not base.can("sample"):
+            raise NotApplicable("the base has no sample to start from")
+        z = base.sample(STARTS, generator=subject.generator("solver")).detach()
+        if not z.is_floating_point():
+            raise NotApplicable("the base draws integers, and there is no flow between them")
+        model, dtype = finest(subject, lambda model, kind: model.integrate(z[:1].to(kind), STEPS[0]))
+        return model, z.to(dtype)
+
+    return subject.once("starts of the solver", work)
+
+
+def _solved(subject: Subject) -> dict[int, Tensor]:
+    """Steps to where they lead, (n, d) in float64."""
+
+    def work() -> dict[int, Tensor]:
+        model, z = _starts(subject)
+        found = {}
+        for steps in _allowed(model):
+            with torch.no_grad():
+                x = floating_like(model.integrate(z, steps), z, "integrate")
+            if not bool(x.isfinite().all()):
+                raise ValueError(f"integrate(x, {steps}) is not finite at draws of the base")
+            found[steps] = x.flatten(1).double()
+        return found
+
+    return subject.once("solved", work)
+
+
+def _allowed(model: Model) -> list[int]:
+    """A chain of T steps takes no more than T, and half as many are still a choice among them."""
+    if not model.can("time_range"):
+        return list(STEPS)
+    first, last = time_range(model)
+    chain = first == round(first) and last == round(last) and last - first >= CHAIN
+    few = [steps for steps in STEPS if not chain or steps <= (last - first) / 2]
+    if len(few) < 4:
+        raise NotApplicable(f"a chain of {last - first:.0f} steps is too short to see errors fall as they double")
+    return few
+
+
+def _order(subject: Subject) -> int:
+    order = subject.model.order()
+    if not isinstance(order, int) or order < 1:
+        raise ValueError(f"order() is {order!r}; a whole number from 1 on was asked for")
+    return order
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+@exact("diffusion.solver_order", needs=("integrate", "order", "base"), unit="orders", source=KARRAS)
+def solver_order(subject: Subject) -> Exact:
+    """|x_N - x_2N| = O(N^-p) for the stated order p, where x_N is integrate(z, N) at draws z of the base.
+
+    By the slope of its logarithm from the largest N but one to the largest. A slope comes closer to p by half with each
+    doubling, so what is left is about as much as the last doubling changed it, which is taken to be uncertain, twice
+    over. Half an order less than stated is a FAIL. Faster is no defect.
+    """
+    order, solved = _order(subject), _solved(subject)
+    steps = list(solved)
+    gaps = [_rms(solved[n] - solved[2 * n]) for n in steps[:-1]]
+    usable = _above_rounding(subject, gaps, steps)
+    if usable == 0:
+        return Exact(0.0, BETWEEN, STARTS, "no error above rounding in 8 steps", "orders")
+    if usable < 3:
+        raise NotApplicable("errors are down to rounding before they fall as a power of the steps")
+    slopes = [math.log2(a / b) for a, b in pairwise(gaps[:usable])]
+    unsure = 2 * abs(slopes[-1] - slopes[-2])
+    where = f"order {slopes[-1]:.2f} +- {unsure:.2f} at {steps[usable - 1]} steps, {order} is stated"
+    return Exact(max(0.0, order - slopes[-1]), BETWEEN, STARTS, where, "orders", uncertainty=unsure)
+
+
+def _above_rounding(subject: Subject, gaps: Sequence[float], steps: Sequence[int]) -> int:
+    """How many of the gaps, from the first on, are larger than what rounding makes of that many steps."""
+    _, z = _starts(subject)
+    floor = LAMBDA * torch.finfo(z.dtype).eps / 2 * (float(z.abs().max()) + _rms(_solved(subject)[steps[-1]]))
+    told = [gap > SAFETY * floor * (2 * n) ** 0.5 for gap, n in zip(gaps, steps, strict=False)]
+    return told.index(False) if False in told else len(told)
+
+
+@exact(
+    "diffusion.solver_follows_flow",
+    needs=("integrate", "base", "schedule", "time_range", "denoise"),
+    blocked_by=("diffusion.schedule_monotone",),
+    unit="sd of the coordinate",
+    source="Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 13",
+)
+def solver_follows_flow(subject: Subject) -> Exact:
+    """integrate(z, N) for large N solves d(x / scale) / d(sigma / scale) = (x - scale denoise(x, t)) / sigma.
+
+    Held against Heun's steps from the last time to the first, both extrapolated to no step size at all. By how much the
+    last doubling moved either is taken to be uncertain, four times over. A last step to no noise at all is allowed.
+    """
+    model, z = _starts(subject)
+    solved = _solved(subject)
+    most = max(solved)
+    order = _order(subject) if subject.model.can("order") else 1
+    theirs, before = (_extrapolated(solved[n // 2], solved[n], order) for n in (most, most // 2))
+    ours, ours_before, level = _flow(subject, model, z)
+    spread = subject.profile.chart.scale.clamp(min=1e-300)
+    error = _rms((theirs - ours) / spread)
+    unsure = SAFETY * (_rms((theirs - before) / spread) + _rms((ours - ours_before) / spread))
+    allowed = subject.effort.tolerance
+    if error + unsure > allowed:
+        allowed += 2 * _rms(level / spread)  # as far as a last step to no noise at all may lead
+    return Exact(error, allowed, STARTS, "", "sd of the coordinate", uncertainty=unsure)
+
+
+def _extrapolated(coarse: Tensor, fine: Tensor, order: int) -> Tensor:
+    return fine + (fine - coarse) / (2**order - 1)
+
+
+def _flow(subject: Subject, model: Model, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Heun's solution extrapolated, with the step before, (n, d); and the level of noise at the first time."""
+    grid = times(subject, STEPS[-1] + 1).flip(0).to(z.dtype)
+    scale, sigma = schedule(model, grid)
+    grid = grid[sigma > 0]
+    solutions = [_heun(model, z, grid[_every(len(grid), skip)]).flatten(1).double() for skip in (4, 2, 1)]
+    ours, before = (_extrapolated(a, b, 2) for a, b in ((solutions[1], solutions[2]), (solutions[0], solutions[1])))
+    return ours, before, (sigma / scale)[sigma > 0][-1]
+
+
+def _every(count: int, skip: int) -> list[int]:
+    """0, skip, 2 skip, ... and the last."""
+    return sorted({*range(0, count, skip), count - 1})
+
+
+def _heun(model: Model, x: Tensor, grid: Tensor) -> Tensor:
+    scale, sigma = (part.to(x.dtype) for part in schedule(model, grid))
+
+    def noise(x: Tensor, i: int) -> Tensor:
+        with torch.no_grad():
+            clean = floating_like(model.denoise(x, grid[i].expand(len(x))), x, "denoise")
+        return (x - scale[i] * clean) / sigma[i]
+
+    for i in range(len(grid) - 1):
+        r = scale[i + 1] / scale[i]
+        along = sigma[i + 1] - r * sigma[i]
+        e = noise(x, i)
+        x = r * x + along * (e + noise(r * x + along * e, i + 1)) / 2
+    return x
+
+
+CHECKS: tuple[Check, ...] = (solver_order, solver_follows_flow)
