@@ -112,7 +112,7 @@ def test_a_known_chain_is_learnt_to_its_entropy_rate():
     model = Ngram(text, vocabulary=2, context=1, length=10000, dtype=torch.float64)
     rate = 0.3965283056
     nats = -float(model.log_prob(test[None])) / 10000
-    # log p(x_t | x_{t-1}) lies in [log 0.1, 0], and the chain remembers by 0.6 a step: a factor (1 + .6) / (1 - .6) = 4.
+    # log p(x_t | x_{t-1}) lies in [log 0.1, 0]; the chain remembers by 0.6 a step: a factor (1 + .6) / (1 - .6) = 4.
     assert abs(nats - rate) <= 6 * 2.31 / 2 * math.sqrt(4 / 10000)
 
 
