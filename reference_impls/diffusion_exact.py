@@ -50,8 +50,8 @@ class ExactDiffusion:
         self.law, self.noise, self._order, self.d = law, noise, order, law.d
         self.weights = law.weights if isinstance(law, GaussianMixture) else torch.ones_like(law.loc[:1])  # (k,)
         self.means = torch.stack([part.loc for part in parts])  # (k, d)
-        variances, axes = torch.linalg.eigh(torch.stack([part.covariance() for part in parts]).double())
-        self.variances, self.axes = variances.to(self.means), axes.to(self.means)  # (k, d), (k, d, d)
+        factors = torch.stack([part.cholesky for part in parts]).double()
+        self.variances, self.axes = torch.linalg.eigh(factors @ factors.mT)  # (k, d), (k, d, d), in float64
 
     # The data
 
@@ -94,7 +94,7 @@ class ExactDiffusion:
         """E[x_0 | x_t = x]."""
         scale, sigma = self._levels(x, t)
         y, spread, shares = self._seen(x, scale, sigma)
-        shrunk = scale[:, None, None] * self.variances / spread * y  # (n, k, d)
+        shrunk = scale[:, None, None] * self.variances.to(x) / spread * y  # (n, k, d)
         return (shares[:, :, None] * (self.means + self._turned(shrunk))).sum(1)  # (n, d)
 
     def score_at(self, x: Tensor, t: Tensor) -> Tensor:
@@ -124,15 +124,15 @@ class ExactDiffusion:
 
     def _offsets(self, x: Tensor, scale: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         apart = x[:, None] - scale[:, None, None] * self.means  # (n, k, d)
-        spread = scale.square()[:, None, None] * self.variances + sigma.square()[:, None, None]
-        return (apart[:, :, None] @ self.axes)[:, :, 0], spread
+        spread = scale.square()[:, None, None] * self.variances.to(x) + sigma.square()[:, None, None]
+        return (apart[:, :, None] @ self.axes.to(x))[:, :, 0], spread
 
     def _log_joint(self, y: Tensor, spread: Tensor) -> Tensor:
         return self.weights.log() - (y.square() / spread + spread.log() + LOG_2PI).sum(-1) / 2  # (n, k)
 
     def _turned(self, y: Tensor) -> Tensor:
         """U y for each component."""
-        return (y[:, :, None] @ self.axes.mT)[:, :, 0]  # (n, k, d)
+        return (y[:, :, None] @ self.axes.mT.to(y))[:, :, 0]  # (n, k, d)
 
     def _levels(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if x.dim() != 2 or x.shape[1] != self.d or t.shape != x.shape[:1]:
@@ -146,7 +146,7 @@ class ProbabilityFlow:
     """The model that a diffusion's ODE makes of pure noise: draws and log-densities by so many of Heun's steps.
 
     It is the law of the data at the first time, up to the error of the steps, which falls as steps^-2, and to what the
-    last time has left of the data.
+    last time has left of the data. So its mass is 1 to so many digits only: `density.integrates_to_one` sees the steps.
     """
 
     number, family = "M24", "probability-flow ODE"
@@ -253,11 +253,6 @@ def chain_of_ddpm(*, dtype: torch.dtype | None = None, device: torch.device | st
     """The mixture under the 1000 steps of Ho et al., by Euler's solver, which is DDIM."""
     betas = linear_betas().to(device=device or torch.get_default_device())
     return ExactDiffusion(_clusters(dtype, device), VariancePreserving(Steps(betas)), order=1)
-
-
-def flow_of_clusters(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> ProbabilityFlow:
-    """Draws and densities by the ODE alone, in 64 steps: log-densities are right to about 0.05."""
-    return ProbabilityFlow(two_clusters(dtype=dtype, device=device), steps=64)
 
 
 def labelled_clusters(

@@ -93,7 +93,7 @@ def log_likelihood(
     """
     signs = None if generator is None else _signs(x, generator)
     up, total = times.flip(0), 0.0
-    start, d = x, x[0].numel()
+    start, d = x, math.prod(x.shape[1:])
     for s, t in pairwise(up):
         step = noise.level(t) - noise.level(s)
         e, slope = _with_divergence(denoise, noise, x, s, signs)
