@@ -8,6 +8,7 @@ r"""Autoregressive densities: that the conditionals are laws, strictly causal, a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -59,6 +60,9 @@ LINES, SLICES = 4, 3
 
 KNOTS = (48, 192)
 """Quantiles of draws between which they are; more of them before it is said that mass is missing."""
+
+SEARCHED, PEAKS, HIGH = 2**11, 16, 40.0
+"""Points among which the peaks of a line are looked for, most of these, and how many nats below the highest."""
 
 JACOBIAN_COLUMNS, JACOBIAN_ROWS = 16, 8
 
@@ -127,7 +131,8 @@ def each_normalised(subject: Subject) -> Exact:
     Column i where x_i takes every value and the other coordinates are those of a draw: for the first and last
     coordinate of the order, and some between, in the context of a few draws. Where no support is declared, mass may be
     at values that no draw took: a tenth of the tolerance passes, and too little is a defect only if so many draws could
-    not have missed the rest.
+    not have missed the rest. Mass may hide in a peak between the points of a quadrature too: too little of it is left
+    open, for `density.integrates_to_one` and `density.bridge_mass` to say.
     """
     factors = factors_of(subject)
     discrete = subject.profile.chart.discrete.tolist()
@@ -190,41 +195,51 @@ def _at_values(factors: Factors, x: Tensor, i: int, values: Tensor) -> Tensor:
 
 
 def _integrated(factors: Factors, i: int) -> Exact:
-    """The line along coordinate i through a few draws."""
-    subject = factors.subject
+    """The line along coordinate i through a few draws.
+
+    A peak can hide between the points of any quadrature, so that a mass below 1 is left open, while one above 1 is not.
+    """
+    subject, factors = factors.subject, factors.wide
     lower, upper = (float(end.flatten()[i]) for end in limits(subject.model, subject.pilot.shape[1:]))
-    noise = 16 * factors.unit
+    rounding = SAFETY * factors.unit * (factors.amplified + LAMBDA * ELEMENTARY**0.5)
     seen = []
     for row in range(min(SLICES, len(factors.draws))):
-        at = factors.draws[row : row + 1]
+        at = factors.draws[row : row + 1].to(factors.dtype)
+
+        def density(t: Tensor, at: Tensor = at) -> Tensor:
+            return _at_values(factors, at, i, t[:, 0])[0].cpu()
+
         for count in KNOTS:
-            found = integrate(
-                lambda t, at=at: _at_values(factors, at, i, t[:, 0])[0].cpu(),  # type: ignore[misc]
-                knots=_knots(factors.draws[:, i], float(at[0, i]), count),
-                lower=lower,
-                upper=upper,
-                dtype=at.dtype,
-                noise=noise,
-            )
+            knots = _knots(density, factors.draws[:, i], float(at[0, i]), count)
+            options = {"lower": lower, "upper": upper, "dtype": factors.dtype, "noise": 16 * factors.unit}
+            found = integrate(density, knots=knots, **options)  # type: ignore[arg-type]
             error = abs(found.total - 1)
-            rounding = SAFETY * factors.unit * (factors.amplified + LAMBDA * ELEMENTARY**0.5)
             allowed = rounding + 2 * min(found.total_error, subject.effort.tolerance / 10)
-            # Where the quadrature did not converge nothing is known, as it says itself.
-            unknown = found.total_error if found.converged else math.inf
-            result = Exact(error if error == error else math.inf, allowed, found.points, "", uncertainty=unknown)
             if error <= allowed:
                 break
-        seen.append(replace(result, where=f"coordinate {i} through draw {row}: {found.total:.9g}"))
+        if error <= allowed:
+            unknown = 0.0 if found.total_error <= subject.effort.tolerance / 10 else math.inf
+        else:
+            unknown = found.total_error if found.converged and not found.total < 1 else math.inf
+        where = f"coordinate {i} through draw {row}: {found.total:.9g}"
+        seen.append(Exact(error if error == error else math.inf, allowed, found.points, where, uncertainty=unknown))
     return max(seen, key=_badness)
 
 
-def _knots(column: Tensor, place: float, count: int) -> Tensor:
-    """Quantiles of draws, and places around a draw at distances that fall by fours."""
+def _knots(density: Callable[[Tensor], Tensor], column: Tensor, place: float, count: int) -> Tensor:
+    """Quantiles of draws, places around a draw at distances that fall by fours, and the peaks between many points."""
     column = column[column.isfinite()].cpu().double()[: 2**14]
     cuts = column.quantile(torch.linspace(0.0, 1.0, count, dtype=torch.float64))
     spread = float(cuts[-1] - cuts[0]) or 1.0
     steps = spread * 0.25 ** torch.arange(1, 9, dtype=torch.float64)
-    return torch.cat([cuts, place - steps, place + steps]).unique()
+    even = torch.linspace(float(cuts[0]) - spread / 2, float(cuts[-1]) + spread / 2, SEARCHED, dtype=torch.float64)
+    points = torch.cat([even, column[:SEARCHED]]).unique()
+    log_p = density(points[:, None]).nan_to_num(-math.inf, math.inf)
+    peaks = (log_p[1:-1] >= log_p[:-2]) & (log_p[1:-1] >= log_p[2:]) & (log_p[1:-1] > log_p.max() - HIGH)
+    peaks = peaks.nonzero()[:, 0] + 1
+    peaks = peaks[log_p[peaks].argsort(descending=True)[:PEAKS]]
+    beside = [points[peaks - 1], points[peaks], points[peaks + 1]]
+    return torch.cat([cuts, place - steps, place + steps, *beside]).unique()
 
 
 # What a column may see

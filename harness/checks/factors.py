@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from harness.checks.law import NotApplicable
 from harness.checks.precision import Watched
 from harness.checks.rounding import ELEMENTARY, LAMBDA, SAFETY, difference
 from harness.errors import out_of_memory
 from harness.model import Model
-from harness.states import limits
+from harness.states import innermost, limits
 from harness.subject import Subject
 
 NUMBERS = 2**20
@@ -34,6 +35,8 @@ class Factors:
     are off by, as measured in a second dtype or a unit in the last place aside."""
 
     subject: Subject
+    model: Model
+    dtype: torch.dtype
     order: tuple[int, ...]
     unit: float
     amplified: float
@@ -53,13 +56,30 @@ class Factors:
     def columns(self, x: Tensor) -> Tensor:
         """(n, d): log p(x_i | the coordinates before it) at flat events x (n, d), in float64."""
         with torch.no_grad():
-            parts = [columns(self.subject.model, self.events(rows)) for rows in x.split(max(1, NUMBERS // self.d))]
+            parts = [columns(self.model, self.events(rows)) for rows in x.split(max(1, NUMBERS // self.d))]
         return torch.cat(parts)
 
     def events(self, x: Tensor) -> Tensor:
         """Flat events in the shape and dtype of draws."""
         pilot = self.subject.pilot
-        return x.reshape(len(x), *pilot.shape[1:]).to(pilot)
+        return x.reshape(len(x), *pilot.shape[1:]).to(pilot.device, self.dtype)
+
+    @cached_property
+    def wide(self) -> Factors:
+        """The same in float64, where the model can be had in it and answers in it, for continuous events."""
+        x = self.subject.pilot[:ROWS]
+        if self.model.cast is None or not x.is_floating_point():
+            return self
+        try:
+            model = self.model.cast(torch.float64)
+            with torch.no_grad(), Watched() as watched:
+                found = conditionals(model, x.double())
+        except Exception as refusal:  # a model that has only one dtype
+            if out_of_memory(refusal):
+                raise
+            return self
+        unit = max(torch.finfo(kind).eps / 2 for kind in (*watched.dtypes, found.dtype))
+        return replace(self, model=model, dtype=torch.float64, unit=unit) if unit < self.unit else self
 
     def bounds(self, found: Tensor) -> Tensor:
         """How far two evaluations of columns may lie apart, of their shape; see `checks.rounding`."""
@@ -82,7 +102,8 @@ def _found(subject: Subject) -> Factors:
     with torch.no_grad(), Watched() as watched:
         found = conditionals(model, x)
     unit = max(torch.finfo(kind).eps / 2 for kind in (*watched.dtypes, found.dtype))
-    return Factors(subject, tuple(order_of(model, found.shape[1])), unit, _amplification(subject, x, found))
+    order = tuple(order_of(model, found.shape[1]))
+    return Factors(subject, model, x.dtype, order, unit, _amplification(subject, x, found))
 
 
 def conditionals(model: Model, x: Tensor) -> Tensor:
@@ -170,7 +191,7 @@ def alphabet_of(subject: Subject, i: int) -> Alphabet:
     whole = all(bool((a == a.round()).all()) for a in known)
     seen = pilot.reshape(len(pilot), -1)[:, i].double()
     least, most = float(seen.min()), float(seen.max())
-    if pilot.dtype == torch.bool:
+    if pilot.dtype == torch.bool or isinstance(innermost(subject.model.support), type(constraints.boolean)):
         lower, upper = 0.0, 1.0
     declared = whole and math.isfinite(lower) and math.isfinite(upper) and upper - lower < 2**16
     if declared:
