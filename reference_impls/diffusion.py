@@ -33,6 +33,12 @@ HIDDEN = 0.1
 """Share of labels that are hidden in training."""
 
 
+def scalings(level: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+    """c_skip, c_out and c_in, of the shape of the level."""
+    total = (level.square() + spread**2).sqrt()
+    return (spread / total).square(), level * spread / total, 1 / total
+
+
 class Diffusion(nn.Module):
     """A network F(x (n, *event), c_noise (n,), code (n, classes + 1)) under a schedule. No labels, an empty code.
 
@@ -79,8 +85,8 @@ class Diffusion(nn.Module):
         level = 2 * self.spread * (LOG_LEVEL + SPREAD_OF_LOG_LEVEL * n).exp()
         e = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         clean = self._clean(x + self._beside(level) * e, level, code)
-        weight = (level.square() + self.spread**2) / (level * self.spread).square()
-        return (self._beside(weight) * (clean - x).square()).mean()  # ()
+        c_out = scalings(level, self.spread)[1]
+        return ((clean - x) / self._beside(c_out)).square().mean()  # ()
 
     def _denoise(self, x: Tensor, t: Tensor, code: Tensor) -> Tensor:
         self._checked(x)
@@ -88,10 +94,8 @@ class Diffusion(nn.Module):
         return self._clean(x / self._beside(scale), sigma / scale, code)
 
     def _clean(self, x: Tensor, level: Tensor, code: Tensor) -> Tensor:
-        total = (level.square() + self.spread**2).sqrt()
-        c_skip, c_out, c_in = self.spread**2 / total.square(), level * self.spread / total, 1 / total
-        learnt = self.network(self._beside(c_in) * x, level.log() / 4, code)
-        return self._beside(c_skip) * x + self._beside(c_out) * learnt
+        c_skip, c_out, c_in = (self._beside(c) for c in scalings(level, self.spread))
+        return c_skip * x + c_out * self.network(c_in * x, level.log() / 4, code)
 
     # The noise
 
@@ -219,13 +223,15 @@ class Waves(nn.Module):
 
 
 class Mlp(nn.Module):
-    """x, the waves of the level and the code, through smooth layers, for events of any shape."""
+    """x, the waves of the level and the code, through smooth layers, for events of any shape; or `out` numbers."""
 
-    def __init__(self, event_shape: tuple[int, ...], hidden: tuple[int, ...], classes: int = 0, *, seed: int):
+    def __init__(
+        self, event_shape: tuple[int, ...], hidden: tuple[int, ...], classes: int = 0, *, out: int = 0, seed: int
+    ):
         super().__init__()
         self.waves = Waves()
         d = math.prod(event_shape)
-        sizes = [d + 16 + (classes + 1 if classes else 0), *hidden, d]
+        sizes = [d + 16 + (classes + 1 if classes else 0), *hidden, out or d]
         with torch.random.fork_rng(devices=[]):  # torch's own initial weights are drawn, and then replaced
             layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         _initialise(layers, seed)
@@ -235,7 +241,8 @@ class Mlp(nn.Module):
         h = torch.cat([x.flatten(1), self.waves(c_noise), code], 1)
         for layer in self.layers[:-1]:
             h = nn.functional.silu(layer(h))
-        return self.layers[-1](h).reshape(x.shape)
+        h = self.layers[-1](h)
+        return h.reshape(x.shape) if h.shape[1] == math.prod(x.shape[1:]) else h
 
 
 class Block(nn.Module):
@@ -254,15 +261,18 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images (channels, h, w) at three resolutions, h and w multiples of 4, with skips between equal ones."""
+    """Images (channels, h, w) at three resolutions, h and w multiples of 4, to as many or `out` channels."""
 
-    def __init__(self, channels: int, width: int = 64, classes: int = 0, *, seed: int):
+    def __init__(self, channels: int, width: int = 64, classes: int = 0, *, out: int = 0, seed: int):
         super().__init__()
         known, wide = 4 * width, [width, 2 * width, 2 * width]
         ups = ((wide[2], wide[2]), (wide[2], wide[1]), (wide[1], wide[0]))
         with torch.random.fork_rng(devices=[]):  # torch's own initial weights are drawn, and then replaced
             self.waves, self.read = Waves(), nn.Linear(16 + (classes + 1 if classes else 0), known)
-            self.first, self.last = nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, channels, 3, padding=1)
+            self.first, self.last = (
+                nn.Conv2d(channels, width, 3, padding=1),
+                nn.Conv2d(width, out or channels, 3, padding=1),
+            )
             self.down = nn.ModuleList([Block(a, b, known) for a, b in pairwise([width, *wide])])
             self.middle = Block(wide[-1], wide[-1], known)
             self.up = nn.ModuleList([Block(a + b, b, known) for a, b in ups])
