@@ -63,7 +63,8 @@ def _found(subject: Subject) -> Peaks:
     fitted, chart, x = subject.reference, subject.profile.chart, sought(subject)
     z = chart.coordinates(x)
     z = z[z.isfinite().all(1)].cpu()
-    peaks, log_q = _Covered(subject, fitted.mean.cpu(), fitted.factor.cpu()), _in_coordinates(subject)
+    log_p = Tolerant(subject.model)
+    peaks, log_q = _Covered(subject, fitted.mean.cpu(), fitted.factor.cpu()), _in_coordinates(subject, log_p)
     gap = log_q(z) - peaks(z)
     tried = torch.zeros(len(z), dtype=torch.bool)
     for _ in range(MOST_ADDED):
@@ -72,7 +73,9 @@ def _found(subject: Subject) -> Peaks:
             break
         first = left[gap[left].argmax()]
         tried[first] = True
-        found = climb(peaks.outside(log_q), z[first][None], log_q)
+        found = climb(peaks.outside(log_q), z[first][None])
+        if not log_p.refused:  # else the edge of what may be asked is a fall, and to ask beyond it costs patience
+            found = climb(peaks.outside(log_q), z[first][None], log_q)
         if found.found:
             peaks.add(found.centres, found.scales, log_q(found.centres))
             gap = log_q(z) - peaks(z)
@@ -110,10 +113,9 @@ class _Covered:
         return beyond
 
 
-def _in_coordinates(subject: Subject) -> LogDensity:
+def _in_coordinates(subject: Subject, log_p: Tolerant) -> LogDensity:
     """log p |dx/dz| of coordinates; -inf where the model gives no number, or refuses to."""
     chart, pilot = subject.profile.chart, subject.pilot
-    log_p = Tolerant(subject.model)
 
     def log_q(z: Tensor) -> Tensor:
         there = z.to(chart.location.device)
