@@ -123,8 +123,9 @@ class Diffusion(nn.Module):
     def integrate(self, x: Tensor, steps: int) -> Tensor:
         return self._solve(self.denoise, self._checked(x), steps)  # (n, *event)
 
+    @torch.no_grad()
     def sample(self, n: int, *, generator: Generator) -> Tensor:
-        return self._solve(self.denoise, self.base().sample(n, generator=generator), self.steps).detach()  # (n, *event)
+        return self._solve(self.denoise, self.base().sample(n, generator=generator), self.steps)  # (n, *event)
 
     def estimated_log_prob(self, x: Tensor, *, steps: int = 64, generator: Generator | None = None) -> Tensor:
         """log p(x) of the ODE's law by so many of Heun's steps, with Hutchinson's divergence given a generator."""
@@ -135,7 +136,9 @@ class Diffusion(nn.Module):
         return SOLVERS[self._order](denoise, self.noise, x, self.noise.times(steps, x))
 
     def _last_sigma(self) -> Tensor:
-        return self.noise.schedule(torch.tensor(self.noise.last, dtype=torch.float64))[1].to(self.origin)
+        return self.noise.schedule(torch.tensor(self.noise.last, dtype=torch.float64, device=self.origin.device))[1].to(
+            self.origin
+        )
 
     def _code(self, y: Tensor | None, x: Tensor) -> Tensor:
         """What the network is told besides, (n, 0): nothing."""
@@ -168,15 +171,16 @@ class ConditionalDiffusion(Diffusion):
         """Labels are as frequent as each other."""
         return self.origin.new_full((self.classes,), 1 / self.classes)
 
+    @torch.no_grad()
     def sample(self, n: int, *, given: Tensor | None = None, generator: Generator) -> Tensor:
         """Draws given labels (n,), with guidance w; without labels, of the whole."""
         z = self.base().sample(n, generator=generator)
         if given is None:
-            return self._solve(self.denoise, z, self.steps).detach()
+            return self._solve(self.denoise, z, self.steps)
         code = self._code(given, z)
         with_label = lambda x, t: self._denoise(x, t, code)  # noqa: E731
         denoise = with_label if self.w == 0 else guided(with_label, self.denoise, self.w)
-        return self._solve(denoise, z, self.steps).detach()  # (n, *event)
+        return self._solve(denoise, z, self.steps)  # (n, *event)
 
     def _code(self, y: Tensor | None, x: Tensor) -> Tensor:
         if y is None:
@@ -297,7 +301,7 @@ def _initialise(layers: list[nn.Module], seed: int) -> None:
     with torch.no_grad():
         for layer in layers:
             fan_in = layer.weight[0].numel()
-            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / math.sqrt(fan_in))
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator, device="cpu") / math.sqrt(fan_in))
             layer.bias.zero_()
 
 

@@ -48,6 +48,7 @@ class Palette(nn.Module):
         mask = self.mask.expand(len(self._checked(given)), *self.event_shape)
         return mask, torch.where(mask, given, 0)
 
+    @torch.no_grad()
     def sample(self, n: int, *, given: Tensor, generator: Generator) -> Tensor:
         if len(given) != n:
             raise ValueError(f"given should be {n} images, not {len(given)}")
@@ -60,7 +61,7 @@ class Palette(nn.Module):
             return self._clean(x / _beside(scale), sigma / scale, known, mask)
 
         x = heun(denoise, self.noise, self.noise.schedule(times[0])[1] * z, times)
-        return torch.where(mask, known, x).detach()  # (n, channels, h, w)
+        return torch.where(mask, known, x)  # (n, channels, h, w)
 
     def loss(self, x: Tensor, *, generator: Generator) -> Tensor:
         """The mean of |D - x_0|^2 / c_out^2 over the holes, at the model's mask."""

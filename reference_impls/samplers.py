@@ -105,6 +105,45 @@ def log_likelihood(
     return value if start.requires_grad else value.detach()  # (n,)
 
 
+def evidence_bound(
+    denoise: Denoise,
+    noise: Schedule,
+    x: Tensor,
+    times: Tensor,
+    log_base: Callable[[Tensor], Tensor],
+    *,
+    generator: Generator,
+) -> Tensor:
+    r"""An unbiased estimate of a lower bound of log p(x), (n,), for the law that `ancestral` makes of the base.
+
+    log p(x_0) >= E_q[log p(x_last) / q(x_last | x_0) + log p(x_0 | x_first)]
+                  - sum E_q KL(q(x_s | x_t, x_0), p(x_s | x_t))
+
+    by Jensen's inequality for the whole chain, with each x_t drawn from q(x_t | x_0). Both kernels of a step have the
+    same variance c^2, so that its KL is a^2 |x_0 - D|^2 / 2 c^2. The last step, p(x_0 | x_first), is N(D, level^2 I).
+    """
+
+    def noisy(t: Tensor) -> tuple[Tensor, Tensor]:
+        (scale, sigma), e = noise.schedule(t), _normal(x, generator)
+        return scale * x + sigma * e, _log_normal(e, sigma)
+
+    end, log_q = noisy(times[0])
+    value = log_base(end) - log_q
+    for t, s in pairwise(times):
+        a, _, c = noise.backward(s, t)
+        x_t, _ = noisy(t)
+        missed = (x - denoise(x_t, t.expand(len(x)))).flatten(1)
+        value = value - (a / c).square() * missed.square().sum(1) / 2
+    first, level = times[-1], noise.level(times[-1])
+    left = (x - denoise(noisy(first)[0], first.expand(len(x)))) / level
+    return value + _log_normal(left, level)  # (n,)
+
+
+def _log_normal(e: Tensor, sigma: Tensor) -> Tensor:
+    """log N(sigma e; 0, sigma^2 I), (n,)."""
+    return -(e.square() + 2 * sigma.log() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
+
+
 def noise_in(denoise: Denoise, noise: Schedule, x: Tensor, t: Tensor) -> Tensor:
     """e = (x - scale D(x, t)) / sigma, at one time for all rows."""
     scale, sigma = noise.schedule(t)

@@ -142,12 +142,13 @@ class Steps:
 
     def rate(self, t: Tensor) -> Tensor:
         """Of the step that t is in, or ends."""
-        step = t.ceil().long().clamp(1, len(self.betas))
-        return (self.total[step] - self.total[step - 1]).to(t.dtype)
+        step, total = t.ceil().long().clamp(1, len(self.betas)), self.total.to(t.device)
+        return (total[step] - total[step - 1]).to(t.dtype)
 
     def time_of(self, total: Tensor) -> Tensor:
-        step = torch.searchsorted(self.total, total.to(self.total)).clamp(1, len(self.betas))
-        low, high = self.total[step - 1], self.total[step]
+        table = self.total.to(total.device)
+        step = torch.searchsorted(table, total.to(table)).clamp(1, len(self.betas))
+        low, high = table[step - 1], table[step]
         return (step - 1 + (total - low) / (high - low)).to(total.dtype)
 
     def _upto(self, t: Tensor) -> Tensor:
@@ -156,7 +157,8 @@ class Steps:
             raise ValueError(
                 f"times should be from 0 to {len(self.betas)}, not from {float(t.min())} to {float(t.max())}"
             )
-        low, high = self.total[step], self.total[(step + 1).clamp(max=len(self.betas))]
+        total = self.total.to(t.device)
+        low, high = total[step], total[(step + 1).clamp(max=len(self.betas))]
         return low.to(t.dtype) + (t - step) * (high - low).to(t.dtype)
 
 

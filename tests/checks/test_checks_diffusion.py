@@ -41,14 +41,14 @@ def test_every_law_has_a_mutant_and_a_near_miss():
 
 
 @pytest.mark.parametrize("build", [cloud(), cloud(Exploding), cloud(Straight), cloud(SubPreserving), cloud(Chain)])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_correct_models_raise_no_alarm(build, seed):
     assert troubles(alone(build(), *IDS, seed=seed)) == {}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_reference_models_raise_no_alarm(preset):
-    assert troubles(alone(preset(), *IDS, effort="standard", seed=1)) == {}
+    assert troubles(alone(preset(), *IDS, seed=1)) == {}
 
 
 @pytest.mark.parametrize("kind", [Cloud, Chain])
