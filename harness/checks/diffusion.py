@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.checks import diffusion_solver
 from harness.checks.law import Check, NotApplicable, exact, statistical
 from harness.checks.moments import PER_PROBABILITY
-from harness.checks.noising import answers, dtype_of, finest, grid, noisy, said, schedule, time_range, times
+from harness.checks.noising import answers, dtype_of, finest, flat, grid, noisy, said, schedule, time_range, times
 from harness.checks.pairing import chosen_coordinates
 from harness.checks.precision import Watched
 from harness.checks.rounding import ELEMENTARY, LAMBDA, SAFETY, compared
@@ -247,20 +247,20 @@ def _standardised(subject: Subject, x_t: Tensor, t: Tensor) -> tuple[Tensor, Ten
     chart, watched = subject.profile.chart, chosen_coordinates(subject)
     scale, sigma = (part[0] for part in schedule(subject.model, t[:1]))
     spread = (scale * chart.scale[watched]).square().add(sigma.square()).sqrt()
-    return (x_t.flatten(1).double()[:, watched] - scale * chart.location[watched]) / spread, spread
+    return (flat(x_t).double()[:, watched] - scale * chart.location[watched]) / spread, spread
 
 
 def _residuals(subject: Subject, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """(n, 2 k): x_0 - D and (x_0 - D) tanh z."""
     z, _ = _standardised(subject, x_t, t)
-    apart = (x - said(subject.model, "denoise", x_t, t)).flatten(1).double()[:, chosen_coordinates(subject)]
+    apart = flat(x - said(subject.model, "denoise", x_t, t)).double()[:, chosen_coordinates(subject)]
     return torch.cat([apart, apart * torch.tanh(z)], 1)
 
 
 def _stein(subject: Subject, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """(n, 2 k): s and s f + f' for f = tanh z, in standard deviations of x_t."""
     z, spread = _standardised(subject, x_t, t)
-    s = said(subject.model, "score_at", x_t, t).flatten(1).double()[:, chosen_coordinates(subject)] * spread
+    s = flat(said(subject.model, "score_at", x_t, t)).double()[:, chosen_coordinates(subject)] * spread
     f = torch.tanh(z)
     return torch.cat([s, s * f + 1 - f.square()], 1)
 
@@ -314,7 +314,7 @@ def score_of_noisy_data(draws: Draws) -> Tensor:
 def _start_end(subject: Subject) -> NearlyZeroMean:
     scale, sigma = _at_end(subject)
     ratio = scale / sigma
-    x = subject.pilot.flatten(1).double()
+    x = flat(subject.pilot).double()
     size = float(x.abs().mean(0).max()), float(x.square().mean(0).max())
     # |E u(a + e) - E u(e)| <= |a| / sqrt(2 pi), and u sees another variance by half of it at most
     return NearlyZeroMean(-1.0, 1.0, min(FAINT, ratio * size[0] / 2 + ratio**2 * (1 + size[1]) / 2))
@@ -360,7 +360,7 @@ def ends_in_noise(draws: Draws) -> Tensor:
 
 def _functions(subject: Subject, z: Tensor) -> Tensor:
     """(n, 2 k) in [-1/2, 1/2]."""
-    some = z.flatten(1).double()[:, chosen_coordinates(subject)]
+    some = flat(z).double()[:, chosen_coordinates(subject)]
     return torch.cat([torch.tanh(some) / 2, some.square() / (1 + some.square()) - 0.5], 1)
 
 

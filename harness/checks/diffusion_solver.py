@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.checks.ends import base_of
 from harness.checks.law import Check, NotApplicable, exact
-from harness.checks.noising import CHAIN, finest, floating_like, schedule, time_range, times
+from harness.checks.noising import CHAIN, finest, flat, floating_like, schedule, time_range, times
 from harness.checks.rounding import LAMBDA, SAFETY
 from harness.evidence import Exact
 from harness.model import Model
@@ -25,8 +25,8 @@ from harness.subject import Subject
 
 KARRAS = "Karras et al. 2022, https://arxiv.org/abs/2206.00364, section 3"
 
-STARTS = 16
-"""Draws of the base that are brought back."""
+STARTS, NUMBERS = 16, 2**12
+"""Draws of the base that are brought back: as many, and no more numbers in them."""
 
 STEPS = (8, 16, 32, 64, 128, 256)
 """Numbers of steps. They double."""
@@ -42,7 +42,9 @@ def _starts(subject: Subject) -> tuple[Model, Tensor]:
         base = base_of(subject.model)
         if not base.can("sample"):
             raise NotApplicable("the base has no sample to start from")
-        z = base.sample(STARTS, generator=subject.generator("solver")).detach()
+        z = base.sample(
+            max(2, min(STARTS, NUMBERS // subject.profile.size)), generator=subject.generator("solver")
+        ).detach()
         if not z.is_floating_point():
             raise NotApplicable("the base draws integers, and there is no flow between them")
         model, dtype = finest(subject, lambda model, kind: model.integrate(z[:1].to(kind), STEPS[0]))
@@ -62,7 +64,7 @@ def _solved(subject: Subject) -> dict[int, Tensor]:
                 x = floating_like(model.integrate(z, steps), z, "integrate")
             if not bool(x.isfinite().all()):
                 raise ValueError(f"integrate(x, {steps}) is not finite at draws of the base")
-            found[steps] = x.flatten(1).double()
+            found[steps] = flat(x).double()
         return found
 
     return subject.once("solved", work)
@@ -104,13 +106,13 @@ def solver_order(subject: Subject) -> Exact:
     gaps = [_rms(solved[n] - solved[2 * n]) for n in steps[:-1]]
     usable = _above_rounding(subject, gaps, steps)
     if usable == 0:
-        return Exact(0.0, BETWEEN, STARTS, "no error above rounding in 8 steps", "orders")
+        return Exact(0.0, BETWEEN, len(solved[steps[0]]), "no error above rounding in 8 steps", "orders")
     if usable < 3:
         raise NotApplicable("errors are down to rounding before they fall as a power of the steps")
     slopes = [math.log2(a / b) for a, b in pairwise(gaps[:usable])]
     unsure = 2 * abs(slopes[-1] - slopes[-2])
     where = f"order {slopes[-1]:.2f} +- {unsure:.2f} at {steps[usable - 1]} steps, {order} is stated"
-    return Exact(max(0.0, order - slopes[-1]), BETWEEN, STARTS, where, "orders", uncertainty=unsure)
+    return Exact(max(0.0, order - slopes[-1]), BETWEEN, len(solved[steps[0]]), where, "orders", uncertainty=unsure)
 
 
 def _above_rounding(subject: Subject, gaps: Sequence[float], steps: Sequence[int]) -> int:
@@ -146,7 +148,7 @@ def solver_follows_flow(subject: Subject) -> Exact:
     allowed = subject.effort.tolerance
     if error + unsure > allowed:
         allowed += 2 * _rms(level / spread)  # as far as a last step to no noise at all may lead
-    return Exact(error, allowed, STARTS, "", "sd of the coordinate", uncertainty=unsure)
+    return Exact(error, allowed, len(z), "", "sd of the coordinate", uncertainty=unsure)
 
 
 def _extrapolated(coarse: Tensor, fine: Tensor, order: int) -> Tensor:
@@ -158,7 +160,7 @@ def _flow(subject: Subject, model: Model, z: Tensor) -> tuple[Tensor, Tensor, Te
     grid = times(subject, STEPS[-1] + 1).flip(0).to(z.dtype)
     scale, sigma = schedule(model, grid)
     grid = grid[sigma > 0]
-    solutions = [_heun(model, z, grid[_every(len(grid), skip)]).flatten(1).double() for skip in (4, 2, 1)]
+    solutions = [flat(_heun(model, z, grid[_every(len(grid), skip)])).double() for skip in (4, 2, 1)]
     ours, before = (_extrapolated(a, b, 2) for a, b in ((solutions[1], solutions[2]), (solutions[0], solutions[1])))
     return ours, before, (sigma / scale)[sigma > 0][-1]
 
@@ -171,16 +173,19 @@ def _every(count: int, skip: int) -> list[int]:
 def _heun(model: Model, x: Tensor, grid: Tensor) -> Tensor:
     scale, sigma = (part.to(x.dtype) for part in schedule(model, grid))
 
-    def noise(x: Tensor, i: int) -> Tensor:
+    def seen(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """What is clean in x, and what is noise."""
         with torch.no_grad():
             clean = floating_like(model.denoise(x, grid[i].expand(len(x))), x, "denoise")
-        return (x - scale[i] * clean) / sigma[i]
+        return clean, (x - scale[i] * clean) / sigma[i]
 
     for i in range(len(grid) - 1):
-        r = scale[i + 1] / scale[i]
-        along = sigma[i + 1] - r * sigma[i]
-        e = noise(x, i)
-        x = r * x + along * (e + noise(r * x + along * e, i + 1)) / 2
+        clean, e = seen(x, i)
+        ahead = scale[i + 1] * clean + sigma[i + 1] * e
+        if bool(scale[i] > 0):  # and else x is noise alone, and one step of the first order leads on
+            r = scale[i + 1] / scale[i]
+            ahead = r * x + (sigma[i + 1] - r * sigma[i]) * (e + seen(ahead, i + 1)[1]) / 2
+        x = ahead
     return x
 
 

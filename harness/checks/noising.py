@@ -102,6 +102,11 @@ def noisy(subject: Subject, x: Tensor, t: Tensor, *names: str | int) -> Tensor:
     return scale * x + sigma * e
 
 
+def flat(x: Tensor) -> Tensor:
+    """(n, d), for events of any shape."""
+    return x.reshape(len(x), -1)
+
+
 def said(model: Model, name: str, x: Tensor, t: Tensor) -> Tensor:
     """denoise or score_at. Raises ValueError for another shape than that of x."""
     with torch.no_grad():

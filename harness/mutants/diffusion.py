@@ -152,6 +152,23 @@ class Straight(Cloud):
         return level / (1 + level)
 
 
+class AllNoise(Straight):
+    """The same to their very end, where nothing is left of x_0; solved in t."""
+
+    last = 1.0
+
+    def integrate(self, x: Tensor, steps: int) -> Tensor:
+        """dx / dt = e - D by Heun's steps, that are shorter where t is small."""
+        times = (torch.linspace(1, self.first ** (1 / 3), steps + 1, dtype=torch.float64) ** 3).to(x.dtype)
+        for t, s in pairwise(times):
+            slope = self.slope(x, t)
+            x = x + (s - t) * (slope + self.slope(x + (s - t) * slope, s)) / 2
+        return x
+
+    def slope(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.noise(x, t) - self.denoise(x, t.expand(len(x)))
+
+
 class Chain(Cloud):
     """A thousand steps, of which only whole numbers are known: a table in float32, with 1 - scale^2 for sigma^2."""
 
@@ -370,6 +387,11 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     *(NearMiss("exploding", "scale = 1, sigma = t", check, cloud(Exploding), nothing) for check in CHECKED),
     *(NearMiss("sub_preserving", "less noise", check, cloud(SubPreserving), nothing) for check in CHECKED),
     *(NearMiss("straight", "flow matching", check, cloud(Straight), nothing) for check in CHECKED),
+    *(NearMiss("all_noise", "scale = 0 at the end", check, cloud(AllNoise), nothing) for check in CHECKED),
+    *(
+        NearMiss("scalars", "events of shape ()", check, cloud(shape=()), nothing)
+        for check in (TWEEDIE, MEAN, END, FLOW)
+    ),
     *(NearMiss("chain", "whole times, a float32 table", check, cloud(Chain), nothing) for check in CHECKED),
     *(
         NearMiss("pictures", "events (1, 4, 4)", check, cloud(shape=(1, 4, 4)), nothing)
