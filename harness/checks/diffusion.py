@@ -135,7 +135,7 @@ def _largest(errors: dict[str, Tensor], place: Callable[[int], str]) -> Exact:
 @exact(
     "diffusion.tweedie",
     needs=("schedule", "time_range", "denoise", "score_at"),
-    blocked_by=(MONOTONE,),
+    blocked_by=(MONOTONE, COMPOSE),
     source=EFRON,
 )
 def tweedie(subject: Subject) -> Exact:
@@ -273,7 +273,7 @@ def _labels(subject: Subject, first: str, second: str) -> list[str]:
 @statistical(
     "diffusion.denoiser_is_conditional_mean",
     needs=("schedule", "time_range", "denoise", "data"),
-    blocked_by=(MONOTONE,),
+    blocked_by=(MONOTONE, COMPOSE, "diffusion.tweedie"),
     start=lambda subject: _start(subject, "denoise"),
     labels=lambda subject: _labels(subject, "x_0 - D of coordinate", "(x_0 - D) tanh z of coordinate"),
     tolerance=PER_PROBABILITY,
@@ -294,7 +294,7 @@ def denoiser_is_conditional_mean(draws: Draws) -> Tensor:
 @statistical(
     "diffusion.score_of_noisy_data",
     needs=("schedule", "time_range", "score_at", "data"),
-    blocked_by=(MONOTONE, "diffusion.tweedie", "diffusion.denoiser_is_conditional_mean"),
+    blocked_by=(MONOTONE, COMPOSE, "diffusion.tweedie", "diffusion.denoiser_is_conditional_mean"),
     start=lambda subject: _start(subject, "score_at"),
     labels=lambda subject: _labels(subject, "E s of coordinate", "E[s f + f'] of coordinate"),
     tolerance=PER_PROBABILITY,

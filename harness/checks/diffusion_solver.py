@@ -126,7 +126,12 @@ def _above_rounding(subject: Subject, gaps: Sequence[float], steps: Sequence[int
 @exact(
     "diffusion.solver_follows_flow",
     needs=("integrate", "base", "schedule", "time_range", "denoise"),
-    blocked_by=("diffusion.schedule_monotone",),
+    blocked_by=(
+        "diffusion.schedule_monotone",
+        "diffusion.kernels_compose",
+        "diffusion.tweedie",
+        "diffusion.solver_order",
+    ),
     unit="sd of the coordinate",
     source="Song et al. 2021, https://arxiv.org/abs/2011.13456, equation 13",
 )

@@ -56,7 +56,12 @@ def test_a_whole_run_raises_no_alarm(kind):
     assert troubles(examined(cloud(kind, (2,))())) == {}
 
 
-def test_one_defect_is_one_fail():
+@pytest.mark.parametrize("mutant", diffusion.MUTANTS[::3], ids=lambda mutant: mutant.name)
+def test_one_defect_is_one_trouble(mutant):
+    assert len(troubles(alone(changed(mutant), *IDS))) == 1
+
+
+def test_the_first_law_that_is_broken_is_the_one_that_fails():
     class Downhill(Cloud):
         def score_at(self, x, t):
             return -super().score_at(x, t)
