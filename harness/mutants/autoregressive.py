@@ -305,7 +305,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a_column_short", "d - 1 columns", WELL, bits, edited("conditionals", lambda c: c[:, 1:]), error=True),
     Mutant("one_number", "log p for its factors", WELL, bits, edited("conditionals", lambda c: c.sum(1)), error=True),
     Mutant("no_order", "0 twice", WELL, curve, stating([0, 0, 1]), error=True),
-    Mutant("a_factor_too_many", "p(x_0) counted twice", SUM, bits, _a_factor_too_many),
+    Mutant("a_factor_too_many", "p(x_0) counted twice", SUM, bits, _a_factor_too_many, erratum="E09"),
     Mutant("a_factor_too_few", "without the last", SUM, curve, edited("conditionals", lambda c: c * (c != c[:, -1:]))),
     Mutant("mean", "a mean for a sum", SUM, picture, edited("log_prob", lambda p: p / 12)),
     Mutant("sees_itself", "columns <= i of W", EACH, bits, looking(_with_itself), erratum="E25"),

@@ -12,6 +12,7 @@ E05   gradient descent without its minus sign                          theta - e
 E06   the covariance as one sum over k, and without minus signs        a double sum of (x_k - mu_x)(y_l - mu_y) p(k, l)
 E07   I(x; y) as what is left of H(x), KL as a similarity              what H(x) is reduced by; a dissimilarity
 E08   a density for a Sigma that is positive semidefinite              positive definite
+E09   p(x_0) prod_{i=1..D}                                            D factors, or an x_0 that is certain
 E10   P(y | x) = P(y, x)                                               divided by P(x)
 E11   the square completed about A^-1 b; A "invertible"; c left over   -A^-1 b; positive definite; c - b^T A^-1 b
 E12   E[y_b | y_a] = +Lambda_bb^-1 Lambda_ba y_a                       -Lambda_bb^-1 Lambda_ba y_a
@@ -25,31 +26,35 @@ E19   argmax of a loss                                                 argmin: `
 E20   log p(x | y) in the objective of a classifier                    log p(y | x)
 E21   H = +E log p, "the maximum accessible value" of a likelihood     H = -E log p, and the maximum is -H
 E22   W_i with i columns                                               i - 1, and no W_1
+E23   x in R^784 for grey levels                                       masses on {0, ..., 255}^784
 E24   minimising KL "equals" maximising E log q                        at the same q; the values differ by H(p)
 E25   NADE's W_<i x_<i, whatever < i selects                           the columns < i of one shared W
+E26   "auto-regressive models leverage conditional independence"       they condition on all of x_<i
+E27   PixelRNN's variants told apart "by the ordering"                 one order, two receptive fields
 E28   a Bernoulli on pixels in [0, 1]                                  binarised, or with the normaliser
 E29   grad E = E grad                                                  not where the law of the expectation moves
 E30   H as if f left it alone                                          H(f(x)) = H(x) + E log |f'(x)|
 E31   2^n 1 parameters                                                 2^n - 1
 ====  ===============================================================  =============================================
 
-No mutants, for they are no formulas that a model could implement:
-
-- E04, a sum to infinity over N data: it has no value.
-- E09, p(x_0) times factors 1 to D: one factor more than there are variables, so no array fits it.
-- E23, R^784 for {0, ..., 255}^784, and a garbled "x_<d": what a density is with respect to is E28's.
-- E26, "auto-regressive models leverage conditional independence": says of a model what it does not do.
-- E27, PixelRNN's two variants told apart "by the ordering": they differ in how far they see, not in any density.
+E04 has no mutant: a sum to infinity over N data is nothing that a model could implement, for it has no value. Nor have
+mere names, such as E24's "Model Likelihood Estimation".
 """
 
 from __future__ import annotations
 
-from harness.mutants import errata_gaussian, errata_maps, errata_tables
+from harness.mutants import errata_factors, errata_gaussian, errata_maps, errata_tables
 from harness.mutants.mutant import Mutant, NearMiss
 
-MUTANTS: tuple[Mutant, ...] = (*errata_gaussian.MUTANTS, *errata_tables.MUTANTS, *errata_maps.MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (
+    *errata_gaussian.MUTANTS,
+    *errata_tables.MUTANTS,
+    *errata_factors.MUTANTS,
+    *errata_maps.MUTANTS,
+)
 NEAR_MISSES: tuple[NearMiss, ...] = (
     *errata_gaussian.NEAR_MISSES,
     *errata_tables.NEAR_MISSES,
+    *errata_factors.NEAR_MISSES,
     *errata_maps.NEAR_MISSES,
 )

@@ -1,4 +1,4 @@
-"""Errata about discrete laws: counts of parameters, covariance, Bayes' rule, information, a small NADE.
+"""Errata about discrete laws: counts of parameters, covariance, Bayes' rule, information.
 
 Each formula is a function of a law, most of them of a joint table over x_0, x_1, ...
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from harness.model import Model
 from harness.mutants.information import Fitted
@@ -31,70 +30,6 @@ class Counted(Table):
         """log p(x) / p(last state) for all other states: prod_i K_i - 1 of them."""
         log_p = self.p.flatten().log()
         return log_p[:-1] - log_p[-1]
-
-
-class Nade:
-    """D binary pixels: p(x_i = 1 | x_<i) = sigma(V_i h_i + b_i) with h_i = sigma(W_<i x_<i + c), W_<i the columns < i.
-
-    One W (H, D) is shared by all pixels, V is (D, H). Larochelle & Murray 2011, The Neural Autoregressive Distribution
-    Estimator.
-    """
-
-    support = constraints.independent(constraints.boolean, 1)
-
-    def __init__(self, shared: Tensor, offset: Tensor, out: Tensor, bias: Tensor):
-        self.shared, self.offset, self.out, self.bias = shared, offset, out, bias
-
-    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        d = len(self.bias)
-        x = torch.zeros(n, d, dtype=self.bias.dtype)
-        u = torch.rand(n, d, generator=generator, dtype=self.bias.dtype)
-        for i in range(d):
-            x[:, i] = (u[:, i] < self.logit(x[:, :i], i).sigmoid()).to(x)
-        return x
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        x = x.to(self.bias)
-        return _bernoulli(x, torch.stack([self.logit(x[:, :i], i) for i in range(len(self.bias))], 1))
-
-    def logit(self, seen: Tensor, i: int) -> Tensor:
-        """Logit of pixel i (n,), given the pixels (n, k) that stand in the columns < k of W."""
-        hidden = (seen @ self.shared[:, : seen.shape[1]].T + self.offset).sigmoid()  # (n, H)
-        return hidden @ self.out[i] + self.bias[i]
-
-
-def _bernoulli(x: Tensor, logits: Tensor) -> Tensor:
-    """log p(x) of bits (n, D) whose logits are given; -inf where a value is no bit."""
-    log_p = -torch.nn.functional.softplus(torch.where(x == 1, -logits, logits))
-    return torch.where((x == 0) | (x == 1), log_p, -math.inf).sum(1)
-
-
-# E25: which columns of W a pixel may see
-
-
-def _with_the_pixel(law: Nade, x: Tensor) -> Tensor:
-    """W_<i read as the first i columns counted from 1: the conditional of pixel i sees pixel i."""
-    x = x.to(law.bias)
-    return _bernoulli(x, torch.stack([law.logit(x[:, : i + 1], i) for i in range(len(law.bias))], 1))
-
-
-def _added_before(law: Nade, x: Tensor) -> Tensor:
-    return _running(law, x, late=False)
-
-
-def _added_after(law: Nade, x: Tensor) -> Tensor:
-    return _running(law, x, late=True)
-
-
-def _running(law: Nade, x: Tensor, late: bool) -> Tensor:
-    """a_1 = c and a_{i+1} = a_i + W_i x_i, in O(H D): pixel i has to be added after its own conditional."""
-    x = x.to(law.bias)
-    a, logits = law.offset.expand(len(x), -1), []
-    for i, column in enumerate(law.shared.unbind(1)):
-        added = a + x[:, i : i + 1] * column
-        logits.append((a if late else added).sigmoid() @ law.out[i] + law.bias[i])
-        a = added
-    return _bernoulli(x, torch.stack(logits, 1))
 
 
 # E01, E22 and E31: how many parameters are free
@@ -256,20 +191,13 @@ def _levels() -> Counted:
     return Counted(torch.tensor([[3.0, 1.0, 2.0], [2.0, 4.0, 1.0], [1.0, 3.0, 3.0]], dtype=torch.float64))
 
 
-def _pixels() -> Nade:
-    """Four pixels, three hidden units."""
-    t = torch.arange(12, dtype=torch.float64)
-    shared, out = 2 * torch.cos(t**2).reshape(3, 4), 2 * torch.sin(t**2).reshape(4, 3)
-    return Nade(shared, torch.cos(t[:3]), out, torch.sin(t[:4]))
-
-
 def _learning() -> Fitted:
     return Fitted(torch.tensor([-1.0, 1.0]), torch.tensor([0.5, 2.0]))
 
 
 WILKS, COVARIANCE = "estimation.twice_the_gain_is_chi_squared", "moments.covariance_of_density"
 ENTROPIES, CROSS, ITSELF = "mutual.of_entropies", "information.cross_entropy", "information.kl_to_itself_is_zero"
-PRODUCT, BAYES, SUMS = "structure.product_rule", "structure.bayes_rule", "density.sums_to_one"
+PRODUCT, BAYES = "structure.product_rule", "structure.bayes_rule"
 cube, square = table(3, 2, 4), table(4, 4)
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -283,8 +211,6 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("best_likelihood", "H = max E log q", CROSS, _learning, answering(entropy=_best_likelihood), erratum="E21"),
     Mutant("own_columns", "W_i with i columns", WILKS, _bits, answering(parameters=_own_columns), erratum="E22"),
     Mutant("same_minimum", "KL = E[-log q]", ITSELF, _learning, answering(kl=_cross_entropy), erratum="E24"),
-    Mutant("sees_itself", "columns <= i of W", SUMS, _pixels, answering(log_prob=_with_the_pixel), erratum="E25"),
-    Mutant("added_before", "W_i x_i added too soon", SUMS, _pixels, answering(log_prob=_added_before), erratum="E25"),
     Mutant("every_state", "2^n for 2^n - 1", WILKS, _bit, answering(parameters=_every_state), erratum="E31"),
 )
 
@@ -298,6 +224,5 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("least_loss", "H = min E[-log q]", CROSS, _learning, nothing, "E21"),
     NearMiss("earlier_columns", "W_i with i - 1 columns", WILKS, _bits, answering(parameters=_earlier_columns), "E22"),
     NearMiss("less_entropy", "E[-log q] - H", ITSELF, _learning, answering(kl=_less_entropy), "E24"),
-    NearMiss("added_after", "W_i x_i as a running sum", SUMS, _pixels, answering(log_prob=_added_after), "E25"),
     NearMiss("logits", "2^n - 1 logits", WILKS, _bits, nothing, "E31"),
 )
