@@ -176,37 +176,42 @@ def roundoff(value: Tensor) -> float:
 
 
 def _noise(subject: Subject) -> float:
-    """Relative precision of the log-densities: from that of their arithmetic, and their scatter about a float64 twin's.
+    """Relative precision of the log-densities: from that of their arithmetic, and their scatter about a twin's.
 
+    A narrow dtype is held against float64. For float64 the twin is in float32, whose scatter is larger in proportion to
+    its unit: large terms that cancel, as in x log m - m - log x! for m = 1e8, lose as many digits in both.
     Only the scatter counts, so that a constant which is wrong in the narrow dtype alone is still a defect.
     """
     model, x = subject.model, subject.pilot[:256]
-    with torch.no_grad():
-        value = model.log_prob(x)
     unit = working_unit(subject)
     noise = OPERATIONS * unit
     if unit <= torch.finfo(torch.float64).eps:
-        return noise
-    twin = _wide_log_prob(model, x)
+        kind, share = torch.float32, torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+        x = x.to(torch.float32).to(x.dtype) if x.is_floating_point() else x
+    else:
+        kind, share = torch.float64, 1.0
+    twin = _log_prob_in(kind, model, x)
     if twin is None:
         return noise
-    gap = value.double() - twin
+    with torch.no_grad():
+        value = model.log_prob(x).double()
+    gap = value - twin
     gap = gap[gap.isfinite()]
-    size = 1 + float(value.double()[value.isfinite()].abs().mean())
-    return max(noise, 2 * float(gap.std()) / size) if len(gap) >= 8 else noise
+    size = 1 + float(value[value.isfinite()].abs().mean())
+    return max(noise, 2 * share * float(gap.std()) / size) if len(gap) >= 8 else noise
 
 
-def _wide_log_prob(model: Model, x: Tensor) -> Tensor | None:
-    """log p in float64 by the model's twin, or by the model itself where it computes as precisely as its input."""
+def _log_prob_in(dtype: torch.dtype, model: Model, x: Tensor) -> Tensor | None:
+    """log p in another dtype by the model's twin, or by the model itself where it computes as its input does."""
     try:
         with torch.no_grad():
-            wide = model.cast(torch.float64) if model.cast is not None else model
-            value = wide.log_prob(x.double() if x.is_floating_point() else x)
+            twin = model.cast(dtype) if model.cast is not None else model
+            value = twin.log_prob(x.to(dtype) if x.is_floating_point() else x)
     except Exception as trouble:  # a twin is a convenience: its own trouble is for other checks
         if out_of_memory(trouble):
             raise
         return None
-    return value if value.dtype == torch.float64 and value.shape == x.shape[:1] else None
+    return value if value.dtype == dtype and value.shape == x.shape[:1] else None
 
 
 def space_of(subject: Subject) -> Space:

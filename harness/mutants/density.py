@@ -259,6 +259,13 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("mixed", "a coin and a number", INTEGRATES, Hurdle, _nothing),
     NearMiss("cancelling_terms", "terms of 1e5 in float32", SUMS, lambda: Poisson(1e4), _nothing),
     NearMiss(
+        "terms_of_1e9",
+        "that cancel in float64",
+        SUMS,
+        lambda: Poisson(torch.tensor(1e8, dtype=torch.float64)),
+        _nothing,
+    ),
+    NearMiss(
         "state_of_mass_0", "p = (0, 1/2, 1/2)", SUMS, lambda: Categorical(torch.tensor([0.0, 1.0, 1.0])), _nothing
     ),
     NearMiss("float32_rate", "float64 counts", SUMS, SingleCounts, _nothing),
