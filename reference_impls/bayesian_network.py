@@ -78,6 +78,8 @@ class BayesianNetwork:
             if tuple(table.shape) != shape or 0 in shape:
                 raise ValueError(f"tables[{i}] should have shape {shape}, parents {pa} first, not {tuple(table.shape)}")
         self.names, self.labels = tuple(names), tuple(tuple(label) for label in labels)
+        if len(self.names) not in (0, self.d) or len(self.labels) not in (0, self.d):
+            raise ValueError(f"names and labels, if given, should be one for each of {self.d} variables")
         self.dtype, self.device = self.tables[0].dtype, self.tables[0].device
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -118,6 +120,8 @@ class BayesianNetwork:
         """p(x_b | x_a = values), a network on the other variables in their order."""
         a, b = split_evidence(indices, self.d)
         values = evidence_values(values, len(a))
+        if not a:
+            return self
         codes, possible = as_states(values[None], [self.states[i] for i in a])
         evidence = dict(zip(a, codes[0].tolist(), strict=True))
         try:

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.discrete import Categorical
-from reference_impls.gaussian_factors import in_chunks, split
+from reference_impls.gaussian_factors import in_chunks, split, split_evidence
 
 
 class BernoulliMixture:
@@ -86,10 +86,12 @@ class BernoulliMixture:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "BernoulliMixture":
         """p(x_b | x_a): the pixels of a component do not change, its weight becomes p(y = k | x_a)."""
-        a, b = split(indices, self.d)
+        a, b = split_evidence(indices, self.d)
         values = torch.as_tensor(values).to(self.probs)
         if values.shape != (len(a),):
             raise ValueError(f"{len(a)} pixels are given, but their values have shape {tuple(values.shape)}")
+        if not a:
+            return self
         return BernoulliMixture(self.marginal(a).posterior(values[None])[0], self.probs[:, b])
 
     def parameters(self) -> Tensor:
@@ -126,6 +128,8 @@ def fit_bernoulli_mixture(x: Tensor, k: int, *, generator: Generator, restarts: 
     """A good local maximum of the likelihood with k components: EM from the best of some short runs."""
     x = _checked_sample(x)
     short = {**options, "iterations": 10}
+    if restarts < 1:
+        raise ValueError(f"restarts should be 1 or more, not {restarts}")
     runs = [expectation_maximisation(random_start(x, k, generator=generator), x, **short) for _ in range(restarts)]
     return expectation_maximisation(max(runs, key=lambda run: run.history[-1]), x, **options)
 

@@ -31,6 +31,8 @@ def chow_liu(x: Tensor, states: Sequence[int] | None = None, *, smoothing: float
     x = torch.as_tensor(x)
     if x.dim() != 2 or 0 in x.shape:
         raise ValueError(f"x should be draws (n, d), one or more of one or more variables, not {tuple(x.shape)}")
+    if x.is_floating_point() and not x.isfinite().all():
+        raise ValueError("x should hold states, with no NaN or infinity; drop the rows that have some")
     states = tuple(states) if states is not None else tuple(int(m) + 1 for m in x.amax(0).clamp_min(1).tolist())
     counts = pairwise_counts(x, states)
     parents = maximum_spanning_tree(pairwise_information(counts))

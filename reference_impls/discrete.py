@@ -68,6 +68,8 @@ class Bernoulli:
         """p(x_b | x_a = values) = p(x_b): pixels tell nothing of each other. Impossible values cannot be given."""
         a, b = split_evidence(indices, self.d)
         values = evidence_values(values, len(a)).to(self.probs)
+        if not a:
+            return self
         if self.marginal(a).log_prob(values[None])[0] == -math.inf:
             raise ValueError(impossible_evidence(a, values))
         return Bernoulli(self.probs[b])
@@ -108,7 +110,7 @@ class Categorical:
         self.states = len(self.probs)
         excess = self.probs.double().sum().item() - 1
         if not abs(excess) <= 4 * self.states * torch.finfo(self.probs.dtype).eps:  # a few roundings of each
-            raise ValueError(f"the {self.states} probabilities sum to 1 {excess:+.2g}")
+            raise ValueError(f"the {self.states} probabilities sum to 1 {excess:+.2g}; divide them by their sum")
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log pi_x; x may come in any dtype, and what is not a state has probability zero."""
@@ -225,8 +227,8 @@ def split_indices(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]
 
 
 def split_evidence(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
-    """As `split_indices`, where something must be left to have a law."""
-    a, b = split_indices(indices, d)
+    """The coordinates given, which may be none, and the others, of which something must be left to have a law."""
+    a, b = split_indices(indices, d) if len(indices) else ([], list(range(d)))
     if not b:
         raise ValueError(f"indices give all {d} coordinates and leave none; leave out at least one")
     return a, b
@@ -279,8 +281,13 @@ def _probabilities(probs: Tensor) -> Tensor:
     if probs.dim() != 1 or len(probs) == 0:
         raise ValueError(f"probabilities should be a vector, not of shape {tuple(probs.shape)}")
     if not ((probs >= 0) & (probs <= 1)).all():
-        raise ValueError("a probability lies between 0 and 1")
+        raise ValueError(f"a probability lies between 0 and 1; there is one of {_outside(probs):g}: correct it")
     return probs
+
+
+def _outside(probs: Tensor) -> float:
+    """The first number that is no probability, which may be NaN."""
+    return float(probs[~((probs >= 0) & (probs <= 1))][0])
 
 
 def uniforms(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:

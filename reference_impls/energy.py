@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from torch.linalg import solve_triangular
 
 from reference_impls.gaussian import Gaussian
-from reference_impls.gaussian_factors import factor_of_covariance, split
+from reference_impls.gaussian_factors import checked_values, factor_of_covariance, split_evidence
 
 
 class GaussianEnergy:
@@ -81,10 +81,8 @@ class GaussianEnergy:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "GaussianEnergy":
         """Fixing x_a leaves P_bb as it is, and moves the mean to mu_b - P_bb^-1 P_ba (x_a - mu_a)."""
-        a, b = split(indices, self.d)
-        values = torch.as_tensor(values).to(self.loc)
-        if not b or values.shape != (len(a),):
-            raise ValueError(f"{list(indices)} should leave a coordinate, and have {len(a)} values")
+        a, b = split_evidence(indices, self.d)
+        values = checked_values(values, len(a)).to(self.loc)
         push = self.precision[b][:, a] @ (values - self.loc[a])  # (len(b),)
         return GaussianEnergy(self.loc[b] - torch.linalg.solve(self.precision[b][:, b], push), self.precision[b][:, b])
 
@@ -199,10 +197,8 @@ class NeuralEnergy:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "NeuralEnergy":
         """p(x_b | x_a): with x_a fixed, W_a x_a is a part of the biases, and its bowl a constant."""
-        a, b = split(indices, self.d)
-        values = torch.as_tensor(values).to(self.weight)
-        if not b or values.shape != (len(a),):
-            raise ValueError(f"{list(indices)} should leave a coordinate, and have {len(a)} values")
+        a, b = split_evidence(indices, self.d)
+        values = checked_values(values, len(a)).to(self.weight)
         return NeuralEnergy(self.scale, self.weight[:, b], self.bias + self.weight[:, a] @ values, self.height)
 
     def parameters(self) -> Tensor:

@@ -39,6 +39,7 @@ from reference_impls.gaussian_factors import (
     normals,
     same_size,
     split,
+    split_evidence,
     split_pair,
     squared_lengths,
 )
@@ -148,13 +149,12 @@ class Gaussian:
 
         the Schur complement of Sigma_aa, whose inverse is the block Lambda_bb of the precision matrix (Bishop, 2.3.1).
         """
-        if len(indices) == 0:
-            checked_values(values, 0)
-            return self
-        a, b = split(indices, self.d)
+        a, b = split_evidence(indices, self.d)
         k = len(a)
-        factor = lower_factor(self.cholesky[a + b])  # (d, d)
         values = checked_values(values, k).to(self.loc)
+        if not a:
+            return self
+        factor = lower_factor(self.cholesky[a + b])  # (d, d)
         z_a = solve_triangular(factor[:k, :k], (values - self.loc[a])[:, None], upper=False)  # (k, 1)
         return Gaussian(self.loc[b] + (factor[k:, :k] @ z_a)[:, 0], cholesky=factor[k:, k:])
 
@@ -267,10 +267,7 @@ class DiagonalGaussian:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "DiagonalGaussian":
         """p(x_b | x_a) = p(x_b): the coordinates are independent, and the values change nothing."""
-        if len(indices) == 0:
-            checked_values(values, 0)
-            return self
-        a, b = split(indices, self.d)
+        a, b = split_evidence(indices, self.d)
         checked_values(values, len(a))
         return DiagonalGaussian(self.loc[b], self._variance[b])
 

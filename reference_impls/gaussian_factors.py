@@ -30,7 +30,7 @@ def factor_of_covariance(covariance: Tensor, name: str = "covariance") -> Tensor
     is rounding error, and Sigma cannot be told from a singular matrix (Higham, theorem 10.7).
     """
     if not covariance.isfinite().all():
-        raise ValueError(f"the {name} has entries that are not finite")
+        raise ValueError(f"the {name} has entries that are not finite; give numbers")
     sigma = covariance.double()  # (d, d)
     variance = sigma.diagonal()  # (d,)
     if not (variance > 0).all():
@@ -38,10 +38,13 @@ def factor_of_covariance(covariance: Tensor, name: str = "covariance") -> Tensor
     deviation = variance.sqrt()
     asymmetry = (sigma - sigma.mT).abs() / deviation / deviation[:, None]
     if not asymmetry.max() <= torch.finfo(covariance.dtype).eps ** 0.5:  # far more than rounding explains
-        raise ValueError(f"the {name} is not symmetric")
+        raise ValueError(f"the {name} is not symmetric; give the mean of it and its transpose")
     factor, failed_at = torch.linalg.cholesky_ex((sigma + sigma.mT) / 2)
     if failed_at or not (factor.diagonal().square() > len(sigma) * torch.finfo(sigma.dtype).eps * variance).all():
-        raise ValueError(f"the {name} is not positive definite, so that there is no density")
+        raise ValueError(
+            f"the {name} is not positive definite, so that there is no density; add a small multiple of I to it, or "
+            "drop coordinates that others determine"
+        )
     return factor.to(covariance.dtype)
 
 
@@ -76,11 +79,19 @@ def split(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
     """The chosen coordinates, in the order given, and the others, in theirs."""
     chosen = [int(i) for i in indices]
     if not chosen or len(chosen) > d or not all(-d <= i < d for i in chosen):
-        raise ValueError(f"{chosen} does not choose some of {d} coordinates")
+        raise ValueError(f"indices should name one or more of the coordinates 0 to {d - 1}, not {chosen}")
     chosen = [i % d for i in chosen]
     if len(set(chosen)) < len(chosen):
-        raise ValueError(f"{chosen} repeats a coordinate")
+        raise ValueError(f"indices should name each coordinate once, not {chosen}")
     return chosen, [i for i in range(d) if i not in chosen]
+
+
+def split_evidence(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
+    """The coordinates given, which may be none, and the others, of which something must be left to have a law."""
+    a, b = split(indices, d) if len(indices) else ([], list(range(d)))
+    if not b:
+        raise ValueError(f"indices give all {d} coordinates and leave none; leave out at least one")
+    return a, b
 
 
 def split_pair(a: Sequence[int], b: Sequence[int], d: int) -> tuple[list[int], list[int]]:
@@ -184,6 +195,8 @@ def checked_values(values: Tensor, k: int) -> Tensor:
     values = torch.as_tensor(values)
     if values.shape != (k,):
         raise ValueError(f"{k} coordinates are given, but their values have shape {tuple(values.shape)}")
+    if not values.isfinite().all():
+        raise ValueError("values should be finite numbers; leave out the coordinates that were not observed")
     return values
 
 

@@ -64,6 +64,7 @@ def fit_observed(x: Tensor, *, tolerance: float = 1e-9, iterations: int = 10_000
     z = (x.double() - loc) / deviation  # (n, d)
     log_units = ((~z.isnan()).double() @ deviation.log()).sum()  # log |dx/dz| over all that is observed
     groups = list(patterns(z))
+    _seen_together(~x.isnan())
     model = Gaussian(torch.zeros_like(loc), cholesky=torch.eye(len(loc)).to(z))
     history = [log_prob_observed(model, z).sum() - log_units]
     for _ in range(iterations):
@@ -75,6 +76,14 @@ def fit_observed(x: Tensor, *, tolerance: float = 1e-9, iterations: int = 10_000
     fitted = Gaussian((loc + deviation * model.loc).to(x.dtype), cholesky=factor.to(x.dtype))
     fitted.history = torch.stack(history)
     return fitted
+
+
+def _seen_together(seen: Tensor) -> None:
+    """Raises ValueError where no row has both of two columns: then nothing says what their covariance is."""
+    apart = seen.double().mT @ seen.double() == 0  # (d, d)
+    if apart.any():
+        i, j = apart.nonzero()[0].tolist()
+        raise ValueError(f"columns {i} and {j} of x were never observed together; fit them apart, or drop one")
 
 
 def fit_diagonal_observed(x: Tensor) -> DiagonalGaussian:

@@ -34,6 +34,7 @@ from reference_impls.gaussian_factors import (
     lower_factor,
     normals,
     split,
+    split_evidence,
 )
 
 
@@ -120,10 +121,10 @@ class PrecisionGaussian:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "PrecisionGaussian":
         """p(x_b | x_a = values): keep Lambda_bb; the mean is mu_b - Lambda_bb^-1 Lambda_ba (x_a - mu_a)."""
-        values = checked_values(values, len(indices)).to(self.loc)
-        if len(indices) == 0:
+        a, b = split_evidence(indices, self.d)
+        values = checked_values(values, len(a)).to(self.loc)
+        if not a:
             return self
-        a, b = split(indices, self.d)
         factor = lower_factor(self.factor[b])  # of Lambda_bb, without forming it
         pull = self.factor[b] @ (self.factor[a].mT @ (values - self.loc[a]))  # Lambda_ba (x_a - mu_a)
         mean = self.loc[b] - _solve(factor, pull)

@@ -114,6 +114,8 @@ class GenerativeClassifier:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "GenerativeClassifier":
         """p(y, x_b | x_a): the prior becomes p(y | x_a), each model p(x_b | x_a, y)."""
+        if len(indices) == 0:
+            return self
         values = torch.as_tensor(values).to(self.prior)
         posterior = self.marginal(indices).posterior(values[None])[0]
         return GenerativeClassifier(posterior, [model.conditional(indices, values) for model in self.models])

@@ -34,6 +34,7 @@ from reference_impls.gaussian_factors import (
     lower_factor,
     normals,
     split,
+    split_evidence,
 )
 
 
@@ -141,10 +142,10 @@ class FactorAnalysis:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "FactorAnalysis":
         """p(x_b | x_a) = int p(x_b | z) p(z | x_a) dz: what was seen acts through the latent variable alone."""
-        values = checked_values(values, len(indices)).to(self.loc)
-        if len(indices) == 0:
+        a, b = split_evidence(indices, self.d)
+        values = checked_values(values, len(a)).to(self.loc)
+        if not a:
             return self
-        a, b = split(indices, self.d)
         seen = self.marginal(a).infer(values)  # z = m + S^1/2 z', z' ~ N(0, I)
         return FactorAnalysis(self.loc[b] + self.loading[b] @ seen.loc, self.loading[b] @ seen.cholesky, self.noise[b])
 

@@ -174,6 +174,8 @@ class MarkovChain:
         """
         a, b = split_evidence(indices, self.length)
         values = evidence_values(values, len(a))
+        if not a:
+            return self
         codes, possible = as_states(values[None], (self.k,) * len(a))
         agrees = self.laws().new_ones(self.length, self.k)
         agrees[a] = torch.nn.functional.one_hot(codes[0], self.k).to(agrees)

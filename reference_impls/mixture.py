@@ -99,6 +99,8 @@ class GaussianMixture:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "GaussianMixture":
         """p(x_b | x_a): component k stays N(x_b | x_a) of component k, its weight becomes p(y = k | x_a)."""
+        if len(indices) == 0:
+            return self
         conditionals = [c.conditional(indices, values) for c in self.components]
         observed = torch.as_tensor(values).to(self.weights)[None]  # (1, len(a))
         return GaussianMixture(self.marginal(indices).posterior(observed)[0], conditionals, self.kind)
@@ -183,6 +185,8 @@ def fit_mixture(
 
     Each short run is seeded by k-means++ (Biernacki, Celeux & Govaert 2003, doi.org/10.1016/S0167-9473(02)00163-9).
     """
+    if restarts < 1:
+        raise ValueError(f"restarts should be 1 or more, not {restarts}")
     seeds = [kmeans_plus_plus(x, k, kind=kind, generator=generator) for _ in range(restarts)]
     short = {**stopping, "iterations": 20}
     start, _ = max((expectation_maximisation(seed, x, **short) for seed in seeds), key=lambda run: run[1][-1])

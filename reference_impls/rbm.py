@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from reference_impls.gaussian_factors import split
+from reference_impls.gaussian_factors import split_evidence
 
 MOST_BITS = 16
 """Bits of the smaller side whose states are summed."""
@@ -106,10 +106,10 @@ class RestrictedBoltzmannMachine:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "RestrictedBoltzmannMachine":
         """p(v_b | v_a): a machine of the pixels b, in which what the others do to the features is a part of b_j."""
-        a, b = split(indices, self.d)
+        a, b = split_evidence(indices, self.d)
         values = torch.as_tensor(values).to(self.weight)
-        if not b or values.shape != (len(a),) or not ((values == 0) | (values == 1)).all():
-            raise ValueError(f"{list(indices)} should leave a pixel, and have {len(a)} values that are 0 or 1")
+        if values.shape != (len(a),) or not ((values == 0) | (values == 1)).all():
+            raise ValueError(f"values should be {len(a)} pixels, each 0 or 1, one for each index")
         shift = values @ self.weight[a]  # (hidden,)
         return RestrictedBoltzmannMachine(self.weight[b], self.visible_bias[b], self.hidden_bias + shift)
 

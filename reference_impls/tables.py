@@ -100,6 +100,8 @@ class JointTable:
         """p(x_b | x_a = values): the slice of the table, divided by its sum p(x_a = values)."""
         a, b = split_evidence(indices, self.d)
         values = evidence_values(values, len(a))
+        if not a:
+            return self
         codes, possible = encode(values[None], [self.states[i] for i in a])
         rest = self._law(*a, *b).flatten(0, len(a) - 1)[codes[0]]  # (K_b, ...)
         if not (possible[0] and rest.sum() > 0):
@@ -203,6 +205,8 @@ class IndependentCategoricals:
         """p(x_b | x_a = values) = p(x_b), if the values are possible."""
         a, b = split_evidence(indices, self.d)
         values = evidence_values(values, len(a))
+        if not a:
+            return self
         if self.marginal(a).log_prob(values[None])[0] == -math.inf:
             raise ValueError(impossible_evidence(a, values))
         return self.marginal(b)

@@ -28,6 +28,7 @@ from reference_impls.gaussian_factors import (
     checked_values,
     same_size,
     split,
+    split_evidence,
     split_pair,
 )
 
@@ -146,10 +147,10 @@ class Uniform:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "Uniform":
         """p(x_b | x_a) = p(x_b) for values inside the box; no law is defined given what cannot happen."""
-        values = checked_values(values, len(indices)).to(self.low)
-        if len(indices) == 0:
+        a, b = split_evidence(indices, self.d)
+        values = checked_values(values, len(a)).to(self.low)
+        if not a:
             return self
-        a, b = split(indices, self.d)
         if not ((values >= self.low[a]) & (values <= self.high[a])).all():
             raise ValueError("the values given lie outside the box, where the density is 0")
         return Uniform(self.low[b], self.high[b])

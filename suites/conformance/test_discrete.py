@@ -100,7 +100,6 @@ PIXELS = Bernoulli(f64(0.5, 1.0))
         (lambda: PIXELS.marginal([]), "indices should name one or more"),
         (lambda: PIXELS.marginal([2]), "coordinates 0 to 1"),
         (lambda: PIXELS.marginal([0, 0]), "each coordinate once"),
-        (lambda: PIXELS.conditional([], torch.zeros(0)), "indices should name one or more"),
         (lambda: PIXELS.conditional([0, 1], torch.ones(2)), "leave out at least one"),
         (lambda: PIXELS.conditional([1], torch.zeros(1)), "probability zero; condition on possible values"),
         (lambda: PIXELS.conditional([0], torch.zeros(2)), "values should have shape"),

@@ -210,7 +210,6 @@ CHAIN = [torch.tensor([0.5, 0.5]), torch.tensor([[0.5, 0.5], [0.1, 0.9]])]
         (lambda: JointTable(torch.tensor(1.0)), "an axis of one or more states"),
         (lambda: JOINT.conditional([0], torch.tensor([1])), "probability zero; condition on possible values"),
         (lambda: JOINT.conditional([0], torch.tensor([2])), "probability zero"),
-        (lambda: JOINT.conditional([], torch.zeros(0)), "indices should name one or more"),
         (lambda: JOINT.fit(torch.tensor([[0, 2]])), r"x\[0\] = \[0, 2\] is out of range"),
         (lambda: JOINT.fit(torch.zeros(0, 2)), "x holds no draws"),
         (lambda: JOINT.log_prob(torch.zeros(3)), r"draws should have shape \(n, 2\)"),
