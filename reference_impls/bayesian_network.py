@@ -19,16 +19,9 @@ from itertools import combinations
 import torch
 from torch import Generator, Tensor
 
-from reference_impls.discrete import (
-    disjoint,
-    evidence_values,
-    impossible_evidence,
-    log_of,
-    shares,
-    split_evidence,
-    split_indices,
-)
+from reference_impls.discrete import disjoint, evidence_values, impossible_evidence, log_of, shares
 from reference_impls.factors import Factor, ImpossibleError, eliminate, product, reduced, unit
+from reference_impls.indices import split, split_evidence
 from reference_impls.states import (
     as_numbers,
     as_states,
@@ -101,7 +94,7 @@ class BayesianNetwork:
 
     def table(self, indices: Sequence[int], given: Mapping[int, int] | None = None) -> Tensor:
         """p(x_a | the given values) as one array (K_a, ...), in the order of the indices, in float64."""
-        a, _ = split_indices(indices, self.d)
+        a, _ = split(indices, self.d)
         checked_size([self.states[i] for i in a])
         given = dict(given or {})
         if not all(0 <= i < self.d and i not in a and 0 <= v < self.states[i] for i, v in given.items()):
@@ -113,7 +106,7 @@ class BayesianNetwork:
 
     def marginal(self, indices: Sequence[int]) -> "BayesianNetwork":
         """p(x_a), a network on the variables in the order of the indices."""
-        a, _ = split_indices(indices, self.d)
+        a, _ = split(indices, self.d)
         return self._network(self._remaining(a, {}), a)
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "BayesianNetwork":
@@ -179,14 +172,14 @@ class BayesianNetwork:
         A path is open if each collider -> i <- on it is given or has a given descendant, and nothing else on it is.
         """
         a, b = disjoint(a, b, self.d)
-        given = set(split_indices(given, self.d)[0]) if len(given) else set()
+        given = set(split(given, self.d)[0]) if len(given) else set()
         if given & {*a, *b}:
             raise ValueError(f"given should not hold {sorted(given & {*a, *b})}, which a or b holds")
         return not self._reached(a, given) & set(b)
 
     def reordered(self, order: Sequence[int]) -> "BayesianNetwork":
         """The same law with the variables in another order: variable k is what `order[k]` was."""
-        place = {i: k for k, i in enumerate(split_indices(order, self.d)[0])}
+        place = {i: k for k, i in enumerate(split(order, self.d)[0])}
         if len(place) < self.d:
             raise ValueError(f"order should name all of the {self.d} variables, not {list(order)}; or take a marginal")
         parents = [[place[j] for j in self.parents[i]] for i in place]

@@ -16,7 +16,8 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.discrete import Categorical
-from reference_impls.gaussian_factors import in_chunks, split, split_evidence
+from reference_impls.gaussian_factors import in_chunks
+from reference_impls.indices import split, split_evidence
 
 
 class BernoulliMixture:

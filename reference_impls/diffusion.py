@@ -23,7 +23,7 @@ from torch.nn.functional import one_hot
 from reference_impls.diffusion_exact import SOLVERS, guided
 from reference_impls.gaussian import LOG_2PI
 from reference_impls.samplers import log_likelihood
-from reference_impls.schedules import EDM, Linear, Schedule, VariancePreserving
+from reference_impls.schedules import EDM, Linear, Noised, Schedule, VariancePreserving
 from reference_impls.training import train
 
 LOG_LEVEL, SPREAD_OF_LOG_LEVEL = -1.2, 1.2
@@ -39,7 +39,7 @@ def scalings(level: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
     return (spread / total).square(), level * spread / total, 1 / total
 
 
-class Diffusion(nn.Module):
+class Diffusion(Noised, nn.Module):
     """A network F(x (n, *event), c_noise (n,), code (n, classes + 1)) under a schedule. No labels, an empty code.
 
     `sample` and `integrate` take steps of a solver, so that draws have the law of the data up to what the network has
@@ -98,18 +98,6 @@ class Diffusion(nn.Module):
         return c_skip * x + c_out * self.network(c_in * x, level.log() / 4, code)
 
     # The noise
-
-    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.noise.schedule(t)
-
-    def time_range(self) -> tuple[float, float]:
-        return self.noise.time_range()
-
-    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.noise.transition(s, t)
-
-    def backward(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.noise.backward(s, t)
 
     def base(self) -> "Noise":
         """sigma z of the last time."""

@@ -25,6 +25,7 @@ from reference_impls.samplers import Denoise, euler, heun, log_likelihood
 from reference_impls.schedules import (
     EDM,
     Linear,
+    Noised,
     Schedule,
     Steps,
     SubVP,
@@ -37,7 +38,7 @@ SOLVERS = {1: euler, 2: heun}
 """Solvers of the probability-flow ODE by their order."""
 
 
-class ExactDiffusion:
+class ExactDiffusion(Noised):
     """Data of that law under that noise. `sample`, `log_prob` and `score` are the law's own, without any solver;
     `integrate` takes steps of the solver of that order."""
 
@@ -70,18 +71,6 @@ class ExactDiffusion:
         return self._score(x, one, 0 * one)  # (n, d)
 
     # The noise
-
-    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.noise.schedule(t)
-
-    def time_range(self) -> tuple[float, float]:
-        return self.noise.time_range()
-
-    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.noise.transition(s, t)
-
-    def backward(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.noise.backward(s, t)
 
     def base(self) -> DiagonalGaussian:
         """N(0, sigma^2 I) of the last time: what is left of the data then, scale x_0, is small beside it."""

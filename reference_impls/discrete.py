@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from reference_impls.indices import split, split_evidence
+
 
 class Bernoulli:
     """d independent pixels, each 1 with probability q_i, otherwise 0; draws are 0.0 or 1.0 in the dtype of q (d,)."""
@@ -61,7 +63,7 @@ class Bernoulli:
 
     def marginal(self, indices: Sequence[int]) -> "Bernoulli":
         """p(x_a), in the order of the indices."""
-        a, _ = split_indices(indices, self.d)
+        a, _ = split(indices, self.d)
         return Bernoulli(self.probs[a])
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "Bernoulli":
@@ -215,28 +217,9 @@ def checked_parameters(theta: Tensor, k: int) -> Tensor:
 # Choosing coordinates
 
 
-def split_indices(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
-    """The chosen coordinates, in the order given, and the others, in theirs."""
-    chosen = [int(i) for i in indices]
-    if not chosen or not all(-d <= i < d for i in chosen):
-        raise ValueError(f"indices should name one or more of the coordinates 0 to {d - 1}, not {chosen}")
-    chosen = [i % d for i in chosen]
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"indices should name each coordinate once, not {chosen}")
-    return chosen, [i for i in range(d) if i not in set(chosen)]
-
-
-def split_evidence(indices: Sequence[int], d: int) -> tuple[list[int], list[int]]:
-    """The coordinates given, which may be none, and the others, of which something must be left to have a law."""
-    a, b = split_indices(indices, d) if len(indices) else ([], list(range(d)))
-    if not b:
-        raise ValueError(f"indices give all {d} coordinates and leave none; leave out at least one")
-    return a, b
-
-
 def disjoint(a: Sequence[int], b: Sequence[int], d: int) -> tuple[list[int], list[int]]:
     """Two blocks of coordinates without a common one."""
-    a, b = split_indices(a, d)[0], split_indices(b, d)[0]
+    a, b = split(a, d)[0], split(b, d)[0]
     if common := sorted(set(a) & set(b)):
         raise ValueError(f"a and b should be disjoint, but both hold {common}")
     return a, b

@@ -24,7 +24,8 @@ from torch import Generator, Tensor
 from torch.linalg import solve_triangular
 
 from reference_impls.gaussian import Gaussian
-from reference_impls.gaussian_factors import checked_values, factor_of_covariance, split_evidence
+from reference_impls.gaussian_factors import checked_values, factor_of_covariance
+from reference_impls.indices import split_evidence
 
 
 class GaussianEnergy:

@@ -38,11 +38,9 @@ from reference_impls.gaussian_factors import (
     lower_factor,
     normals,
     same_size,
-    split,
-    split_evidence,
-    split_pair,
     squared_lengths,
 )
+from reference_impls.indices import split, split_evidence, split_pair
 
 LOG_2PI = math.log(2 * math.pi)
 

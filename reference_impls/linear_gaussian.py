@@ -33,9 +33,8 @@ from reference_impls.gaussian_factors import (
     length,
     lower_factor,
     normals,
-    split,
-    split_evidence,
 )
+from reference_impls.indices import split, split_evidence
 
 
 class FactorAnalysis:

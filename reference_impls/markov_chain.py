@@ -18,16 +18,8 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.bayesian_network import BayesianNetwork
-from reference_impls.discrete import (
-    disjoint,
-    evidence_values,
-    impossible_evidence,
-    kl_terms,
-    log_of,
-    shares,
-    split_evidence,
-    split_indices,
-)
+from reference_impls.discrete import disjoint, evidence_values, impossible_evidence, kl_terms, log_of, shares
+from reference_impls.indices import split, split_evidence
 from reference_impls.states import (
     as_numbers,
     as_states,
@@ -159,7 +151,7 @@ class MarkovChain:
 
     def marginal(self, indices: Sequence[int]) -> "MarkovChain | BayesianNetwork":
         """p(x_a). At rising times it is a chain, whose steps are products of those between; else one reordered."""
-        a, _ = split_indices(indices, self.length)
+        a, _ = split(indices, self.length)
         ordered = sorted(a)
         steps = [self._power(s, t) for s, t in pairwise(ordered)]
         chain = self._chain(self.laws()[ordered[0]], steps)

@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from reference_impls.gaussian_factors import split_evidence
+from reference_impls.indices import split_evidence
 
 MOST_BITS = 16
 """Bits of the smaller side whose states are summed."""

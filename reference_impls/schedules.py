@@ -59,6 +59,24 @@ class Schedule:
         return sigma / scale
 
 
+class Noised:
+    """A model with a schedule, `noise`, which answers for it."""
+
+    noise: Schedule
+
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.noise.schedule(t)
+
+    def time_range(self) -> tuple[float, float]:
+        return self.noise.time_range()
+
+    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.noise.transition(s, t)
+
+    def backward(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.noise.backward(s, t)
+
+
 class EDM(Schedule):
     """scale = 1, sigma = t: time is the level (Karras et al. 2022)."""
 

@@ -17,17 +17,8 @@ from itertools import combinations
 import torch
 from torch import Generator, Tensor
 
-from reference_impls.discrete import (
-    disjoint,
-    evidence_values,
-    impossible_evidence,
-    kl_terms,
-    log_of,
-    shares,
-    split_evidence,
-    split_indices,
-    uniforms,
-)
+from reference_impls.discrete import disjoint, evidence_values, impossible_evidence, kl_terms, log_of, shares, uniforms
+from reference_impls.indices import split, split_evidence
 from reference_impls.states import (
     as_numbers,
     as_probabilities,
@@ -93,7 +84,7 @@ class JointTable:
 
     def marginal(self, indices: Sequence[int]) -> "JointTable":
         """p(x_a): sum over the other variables."""
-        a, _ = split_indices(indices, self.d)
+        a, _ = split(indices, self.d)
         return JointTable(_whole(self._law(*a), self.probs.dtype))
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "JointTable":
@@ -198,7 +189,7 @@ class IndependentCategoricals:
         return kl_terms(self.probs.double(), other.probs.double()).sum().to(self.dtype)  # ()
 
     def marginal(self, indices: Sequence[int]) -> "IndependentCategoricals":
-        a, _ = split_indices(indices, self.d)
+        a, _ = split(indices, self.d)
         return IndependentCategoricals([self.tables[i] for i in a])
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "IndependentCategoricals":

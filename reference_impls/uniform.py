@@ -21,16 +21,8 @@ from torch import Generator, Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from reference_impls.gaussian_factors import (
-    as_floats,
-    checked_draws,
-    checked_sample,
-    checked_values,
-    same_size,
-    split,
-    split_evidence,
-    split_pair,
-)
+from reference_impls.gaussian_factors import as_floats, checked_draws, checked_sample, checked_values, same_size
+from reference_impls.indices import split, split_evidence, split_pair
 
 
 class DiscreteUniform:

@@ -12,8 +12,6 @@ from harness.evidence import Verdict
 from harness.mutants import given
 from harness.mutants.classifier import Discriminant, discriminant, softmax
 from harness.mutants.given import Completed, Told
-from harness.statistics.bernstein import BoundedMean
-from harness.statistics.several import Several
 
 IDS = [check.id for check in laws.CHECKS]
 
@@ -88,36 +86,3 @@ def test_a_sampler_of_too_few_rows_is_an_error():
     seen = record(Short(), "given.well_formed")
     assert seen.verdict is Verdict.ERROR
     assert "a draw a row of what is given was asked for" in seen.message
-
-
-# Several statistics as one
-
-
-@pytest.mark.parametrize("seed", range(200))
-def test_several_statistics_together_raise_no_more_alarms_than_one(seed):
-    """At a level of 0.05, which evidence that may be looked at at every time spends a part of only."""
-    source = torch.Generator().manual_seed(seed)
-    several = Several([BoundedMean(), BoundedMean()], [3, 2])
-    for _ in range(8):
-        several.update([torch.rand(64, 3, generator=source) - 0.5, torch.rand(64, 2, generator=source) - 0.5])
-    look = several.look(0.999999)
-    assert look.low <= 0 <= look.high
-    assert look.log_e < 13.8
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_several_statistics_name_the_quantity_that_is_off(which):
-    source = torch.Generator().manual_seed(0)
-    several = Several([BoundedMean(), BoundedMean()], [3, 2])
-    chunks = [torch.rand(4096, 3, generator=source) - 0.5, torch.rand(4096, 2, generator=source) - 0.5]
-    chunks[which][:, 1] += 0.1
-    several.update(chunks)
-    for look in (several.look(0.999), several.suspect(0.999)):
-        assert look.column == 3 * which + 1
-        assert look.log_e > 10
-        assert look.low > 0
-
-
-def test_several_statistics_need_one():
-    with pytest.raises(ValueError, match="no statistic"):
-        Several([], [])
