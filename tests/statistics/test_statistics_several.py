@@ -14,22 +14,25 @@ from harness.statistics.several import Several
 SEEDS, LEVEL = 1000, 0.05
 
 
-def watched(seed: int, shift: float, chunks: int, rows: int = 64) -> tuple[bool, bool]:
-    """Was there an alarm, and was an interval wrong, at any of the looks?"""
+def watched(seed: int, shift: float, chunks: int, rows: int = 64, same: bool = False) -> tuple[bool, bool]:
+    """Was there an alarm, and was an interval wrong, at any of the looks? Of parts with draws apart, or all the same."""
     source = torch.Generator().manual_seed(seed)
-    several = Several([BoundedMean(), BoundedMean()], [3, 2])
+    columns = [1] * 8 if same else [3, 2]
+    several = Several([BoundedMean() for _ in columns], columns)
     alarm = wrong = False
     for _ in range(chunks):
-        several.update([torch.rand(rows, k, generator=source) - 0.5 + shift for k in (3, 2)])
+        numbers = [torch.rand(rows, k, generator=source) - 0.5 + shift for k in columns]
+        several.update(numbers[:1] * len(columns) if same else numbers)
         look = several.look(1 - LEVEL)
         alarm |= look.log_e >= -math.log(LEVEL)
         wrong |= not look.low <= shift <= look.high
     return alarm, wrong
 
 
-def test_alarms_and_wrong_intervals_keep_their_level_while_peeking():
+@pytest.mark.parametrize("same", [False, True], ids=["independent", "the same draws"])
+def test_alarms_and_wrong_intervals_keep_their_level_while_peeking(same):
     """The upper 99 % limit of both rates, by Clopper and Pearson, is at most 1.2 times the nominal one."""
-    seen = [watched(seed, 0.0, chunks=6) for seed in range(SEEDS)]
+    seen = [watched(seed, 0.0, chunks=4, same=same) for seed in range(SEEDS)]
     for count in map(sum, zip(*seen, strict=True)):
         assert stats.beta.ppf(0.99, count + 1, SEEDS - count) <= 1.2 * LEVEL
 
