@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.bench.cli import bench, regressions
+from harness.compare.cli import compare
 from harness.errors import CallError, InterruptedRunError
 
 app = typer.Typer(
@@ -177,6 +179,10 @@ def verify(
     from harness import commands
 
     return commands.verify(certificate, timeout)
+
+
+for command in (bench, regressions, compare):  # each in a file of its own package
+    app.command()(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Models side by side on one data set: only those that conform are ranked."""
