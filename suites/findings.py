@@ -33,6 +33,37 @@ def generalized_pareto() -> Any:
     return td.GeneralizedPareto(*(torch.tensor(value, dtype=torch.float64) for value in (0.0, 1.0, 0.2)))
 
 
+def continuous_bernoulli() -> Any:
+    """variance is negative in float32: digits cancel beside the window in which a series takes over."""
+    return td.ContinuousBernoulli(torch.tensor(0.4985))
+
+
+def mixture_of_uniforms() -> Any:
+    """log_prob raises on the mixture's own draws: each is outside the support of some component."""
+    ends = torch.tensor([0.0, 2.0])
+    return td.MixtureSameFamily(td.Categorical(torch.tensor([0.5, 0.5])), td.Uniform(ends, ends + 1))
+
+
+def binomial_sure() -> Any:
+    """The divergence of a sure law from itself is NaN."""
+    return td.Binomial(5, torch.tensor(1.0))
+
+
+def geometric_sure() -> Any:
+    """The divergence of a sure law from itself is infinite."""
+    return td.Geometric(torch.tensor(1.0))
+
+
+def scipy_poisson_shifted() -> Any:
+    """rvs cuts the shift off: the probability of every draw is 0."""
+    return stats.poisson(3.0, loc=0.5)
+
+
+def scipy_kappa4() -> Any:
+    """Moments that exist are NaN."""
+    return stats.kappa4(-0.1, 0.1)
+
+
 def scipy_zipf() -> Any:
     """entropy() stops its sum too early for a heavy tail."""
     return stats.zipf(2.5)
@@ -57,7 +88,13 @@ all = {  # what `harness check suites.findings:all` reads
     "torch.Multinomial": multinomial,
     "torch.VonMises": von_mises,
     "torch.GeneralizedPareto (float64)": generalized_pareto,
+    "torch.ContinuousBernoulli(0.4985)": continuous_bernoulli,
+    "torch.MixtureSameFamily of Uniforms": mixture_of_uniforms,
+    "torch.Binomial(5, 1)": binomial_sure,
+    "torch.Geometric(1)": geometric_sure,
     "scipy.zipf(2.5)": scipy_zipf,
     "scipy.poisson(1e4)": scipy_poisson,
+    "scipy.poisson(3, loc=0.5)": scipy_poisson_shifted,
+    "scipy.kappa4(-0.1, 0.1)": scipy_kappa4,
     "sklearn.KernelDensity (manhattan)": sklearn_kernel_density,
 }
