@@ -54,6 +54,21 @@ def geometric_sure() -> Any:
     return td.Geometric(torch.tensor(1.0))
 
 
+def pyro_folded() -> Any:
+    """kl_divergence is that of the laws before folding: too large."""
+    from pyro import distributions as pyro
+
+    return pyro.FoldedDistribution(pyro.Normal(torch.tensor(0.5), torch.tensor(1.0)))
+
+
+def pyro_elu() -> Any:
+    """Values in (-1, inf), declared positive: log_prob raises on half of the draws and more."""
+    from pyro import distributions as pyro
+
+    normal = pyro.Normal(torch.zeros(2), 1.0).to_event(1)
+    return pyro.TransformedDistribution(normal, [pyro.transforms.ELUTransform()])
+
+
 def scipy_poisson_shifted() -> Any:
     """rvs cuts the shift off: the probability of every draw is 0."""
     return stats.poisson(3.0, loc=0.5)
@@ -94,6 +109,8 @@ all = {  # what `harness check suites.findings:all` reads
     "torch.Geometric(1)": geometric_sure,
     "scipy.zipf(2.5)": scipy_zipf,
     "scipy.poisson(1e4)": scipy_poisson,
+    "pyro.FoldedDistribution": pyro_folded,
+    "pyro.ELUTransform": pyro_elu,
     "scipy.poisson(3, loc=0.5)": scipy_poisson_shifted,
     "scipy.kappa4(-0.1, 0.1)": scipy_kappa4,
     "sklearn.KernelDensity (manhattan)": sklearn_kernel_density,

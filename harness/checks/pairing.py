@@ -61,11 +61,14 @@ def products(first: Tensor, second: Tensor) -> Tensor:
 
 
 def features(subject: Subject, z: Tensor) -> Tensor:
-    """(n, k) in [-1/2, 1/2]: tanh of up to 8 standardised coordinates, and the size of the whole event."""
+    """(n, k) in [-1/2, 1/2]: tanh of up to 8 standardised coordinates, and the size of the whole event.
+
+    0 for an event without coordinates: NaN, or outside the declared support, which other laws are there to say.
+    """
     chosen = chosen_coordinates(subject)
     square = z.square()
     size = (square / (1 + square)).nan_to_num(1.0).mean(1, keepdim=True) - 0.5
-    return torch.cat([torch.tanh(z[:, chosen]) / 2, size], 1).float()
+    return torch.cat([torch.tanh(z[:, chosen]) / 2, size], 1).float().nan_to_num(0.0)
 
 
 def feature_labels(subject: Subject) -> list[str]:

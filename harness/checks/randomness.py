@@ -263,8 +263,8 @@ def sample_is_independent_within_call(draws: Draws) -> Tensor:
 
 
 def _features(subject: Subject, x: Tensor) -> Tensor:
-    """Features of events from calls of a law's own, 0 where they are NaN: sample.finite has not seen those calls."""
-    return features(subject, subject.profile.chart.coordinates(x)).nan_to_num(0.0)
+    """Features of events from calls of a law's own."""
+    return features(subject, subject.profile.chart.coordinates(x))
 
 
 def _calls(draws: Draws) -> tuple[Tensor, Tensor]:

@@ -292,7 +292,10 @@ def _spoilt(value: Any, old: bytes, new: Any) -> bool:
 
 def _bytes(value: Any) -> bytes:
     if isinstance(value, Tensor):
-        return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        flat = (
+            value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
+        )  # one value may have stride 0
+        return flat.view(torch.uint8).numpy().tobytes()
     return value.tobytes()
 
 

@@ -184,3 +184,13 @@ def test_blocks_as_fine_as_their_dtype_are_rarely_called_coarse():
     blocks += [1e6 + torch.randn(1024, 1000, generator=g), torch.rand(1024, 1000, generator=g).pow(8)]
     called = sum(int(resolution.coarse(block).sum()) for block in blocks)
     assert called <= 12
+
+
+def test_draws_outside_the_declared_support_are_one_defect():
+    """Seen in a library: a transform to (-1, inf) that declares positive values. They are independent."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    positive = type(normal)(0.0, 1.0)
+    positive.support = torch.distributions.constraints.positive
+    records = examined(positive, "sample", "support")
+    failed = [id for id, record in records.items() if record.verdict not in (Verdict.PASS, Verdict.SKIP)]
+    assert failed == ["support.in_common"]

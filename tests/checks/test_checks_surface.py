@@ -115,6 +115,25 @@ def test_a_module_in_training_mode_is_caught():
     assert examined(BatchNormalised().eval(), "log_prob")["log_prob.leaves_model_unchanged"].verdict is Verdict.PASS
 
 
+class OneWeight:
+    """Its one weight is a view of stride 0, as `expand` makes them."""
+
+    def __init__(self):
+        self.weight = torch.ones(1).expand(1, 1)
+
+    def sample(self, n, *, generator):
+        return torch.randn(n, generator=generator) * self.weight[0, 0]
+
+    def log_prob(self, x):
+        return torch.distributions.Normal(0.0, 1.0).log_prob(x)
+
+
+def test_weights_may_be_views_of_any_stride():
+    for act in ("sample", "log_prob"):
+        check = f"{act}.leaves_model_unchanged"
+        assert examined(OneWeight(), check)[check].verdict is Verdict.PASS
+
+
 def test_difference_of_infinities_and_nan():
     inf, nan = torch.inf, torch.nan
     a, b = torch.tensor([inf, -inf, nan, 1.0, 1.0]), torch.tensor([inf, inf, nan, nan, 3.0])
