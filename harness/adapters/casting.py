@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import out_of_memory
 from harness.model import NotAModel
+
+T = TypeVar("T")
 
 ATOMS = (str, bytes, int, float, complex, type, ModuleType, torch.dtype, torch.device)
 
@@ -48,15 +50,22 @@ def _converted(tensor: Tensor, device: torch.device, dtype: torch.dtype | None) 
 
 def tensors_in(thing: Any) -> Iterator[Tensor]:
     """Every tensor that the object holds, in attributes and containers, once."""
+    return found_in(thing, Tensor)
+
+
+def found_in(thing: Any, kind: type[T]) -> Iterator[T]:
+    """Every instance of that class that the object holds, in attributes and containers, itself included, once."""
     waiting, seen = [thing], set()
     while waiting:
         part = waiting.pop()
         if id(part) in seen or isinstance(part, ATOMS):
             continue
         seen.add(id(part))
-        if isinstance(part, Tensor):
+        if isinstance(part, kind):
             yield part
-        elif isinstance(part, dict):
+        if isinstance(part, Tensor):
+            continue
+        if isinstance(part, dict):
             waiting.extend(part.values())
         elif isinstance(part, list | tuple | set | frozenset):
             waiting.extend(part)
