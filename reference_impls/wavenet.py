@@ -5,12 +5,14 @@ r"""WaveNet: audio sample by sample, each from a softmax over levels that looks 
     y <- y + W_r z,      logits = W_2 relu(W_1 relu(sum over blocks of W_s z))    residual and skip connections
 
 `*` is a causal convolution, (W * y)_t = sum_{j=0}^{k-1} W_j y_{t - d j}, with zeros before the beginning; d, the
-dilation, doubles from block to block. It sees k samples over 1 + (k - 1) d, and all layers in a row see
+dilation, doubles from block to block. A layer looks back by 0, d, ..., (k - 1) d, and all layers in a row by sums of
+these, so that they see
 
     R = 1 + sum over layers of (k - 1) d
 
-inputs: exactly those, whatever the weights. The input at t is the one-hot x_{t-1}, all zeros at t = 1. The first layer
-is a convolution with d = 1 and no gate.
+inputs and no other, whatever the weights; all of them where each d is at most 1 + the sum over layers before it, as in
+doubling, and else with holes. The input at t is the one-hot x_{t-1}, all zeros at t = 1. The first layer is a
+convolution with d = 1 and no gate.
 
 h is what is known beside the samples (V h is 0 without it): a label or a vector, the same for all t (global
 conditioning), or a series with fewer steps than samples (local), brought to T steps by a transposed convolution whose
@@ -83,13 +85,15 @@ class WaveNet(Autoregressive):
 
     @property
     def field(self) -> int:
-        """R: how many samples before it a sample may depend on, given h."""
+        """R: how far back the samples are on which one may depend, given h."""
         return 1 + sum(layer.reach for layer in self._layers())
 
     def receptive_field(self) -> Tensor:
         """(T, T) bool: entry (t, s) says that the law of x_t may depend on x_s."""
-        back = self.order[:, None] - self.order
-        return (back > 0) & (back <= self.field)
+        lags = {1}
+        for layer in self._layers():
+            lags = {lag + delay for lag in lags for delay in layer.delays}
+        return torch.isin(self.order[:, None] - self.order, torch.tensor(sorted(lags), device=self.order.device))
 
     def factors(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         """log p(x_t | x_1, ..., x_{t-1}, h); -inf where x_t is no level."""
@@ -246,19 +250,18 @@ class Causal(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int, gain: float, source: Generator):
         super().__init__()
         std = gain / (kernel * inputs) ** 0.5
-        self.inputs, self.dilation = inputs, dilation
-        self.reach = (kernel - 1) * dilation  # how far it looks back
+        self.inputs, self.reach = inputs, (kernel - 1) * dilation
+        self.delays = range(0, self.reach + 1, dilation)
         self.weight = normal((outputs, kernel * inputs), std, source)  # W_{k-1}, ..., W_0 side by side: oldest first
         self.bias = normal((outputs,), std, source)
 
     def forward(self, y: Tensor, queue: Queue | None = None) -> Tensor:
         """Of all steps, y (n, t, inputs); or of one, y (n, inputs), after those in the queue, which it joins."""
         if queue is None:
-            delays = range(self.reach, -1, -self.dilation)
-            taps = [pad(y, (0, 0, delay, 0))[:, : y.shape[1]] for delay in delays]
+            taps = [pad(y, (0, 0, delay, 0))[:, : y.shape[1]] for delay in reversed(self.delays)]
         else:
             queue.append(y)
-            taps = [queue[place] for place in range(0, self.reach + 1, self.dilation)]
+            taps = [queue[place] for place in self.delays]
             queue.popleft()
         return linear(torch.cat(taps, -1), self.weight, self.bias)
 
