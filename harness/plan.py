@@ -73,7 +73,18 @@ STEIN = ("energy.stein", "energy.exchangeable", "score.stein", "score.kernel_ste
 CALIBRATED = "classifier.calibrated"
 """Which draws given another label than they should be do not pass either."""
 
-TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *STEIN, *GIVEN, CALIBRATED, *OF_DRAWS)
+IMPLICIT = (
+    "implicit.modes_covered",
+    "implicit.agrees_with_data",
+    "implicit.not_memorised",
+    "implicit.not_repeated",
+    "implicit.adversary",
+    "implicit.agrees_given",
+)
+"""Checks that draws follow the data. A draw is near to everything where draws keep to the centre, so that those of
+memory come after plain disagreement; of few rows that are copied, they speak before it."""
+
+TURNS = (*FREE_OF_MASS, "density.bridge_mass", *BRIDGES, *STEIN, *GIVEN, CALIBRATED, *OF_DRAWS, *IMPLICIT)
 """The order in which these are judged after equally many draws; every other check is judged before them."""
 
 
@@ -149,6 +160,8 @@ def _yields_to(id: str) -> tuple[str, ...]:
         witnesses = (*witnesses, *STEIN)
     if id == CALIBRATED:
         witnesses = GIVEN
+    if id in IMPLICIT:
+        witnesses = (*witnesses, *GIVEN, *IMPLICIT)
     return tuple(other for other in witnesses if other != id)
 
 

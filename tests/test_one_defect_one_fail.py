@@ -12,7 +12,19 @@ from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.evidence import Absent, Verdict
 from harness.mutants.structure import Gaussian as Joint
-from harness.plan import BRIDGES, FREE_OF_MASS, GIVEN, HAS_VOLUME, IN_COMMON, MAPS, OF_DRAWS, STEIN, TURNS, plan
+from harness.plan import (
+    BRIDGES,
+    FREE_OF_MASS,
+    GIVEN,
+    HAS_VOLUME,
+    IMPLICIT,
+    IN_COMMON,
+    MAPS,
+    OF_DRAWS,
+    STEIN,
+    TURNS,
+    plan,
+)
 
 
 class Gaussian:
@@ -72,7 +84,8 @@ def test_what_checks_yield_to_exists():
     ids = {check.id for check in CHECKS}
     assert set(TURNS) | set(MAPS) <= ids
     for item in plan(adapt(Gaussian()), CHECKS, 1e-6):
-        assert set(item.yields_to) <= {IN_COMMON, HAS_VOLUME, *MAPS, *FREE_OF_MASS, *BRIDGES, *STEIN, *GIVEN}
+        ids_of_claims = {IN_COMMON, HAS_VOLUME, *MAPS, *FREE_OF_MASS, *BRIDGES, *STEIN, *GIVEN, *IMPLICIT}
+        assert set(item.yields_to) <= ids_of_claims
         assert item.check.id not in item.yields_to
     assert {check.id for check in CHECKS if check.id.endswith("_of_draws")} <= set(TURNS)
 

@@ -70,11 +70,13 @@ def slices(subject: Subject) -> list[tuple[str, Subject]]:
 
 def _slice(model: Model, name: str, y: Tensor) -> Model:
     """The law of x given y (1, *given)."""
-    methods: dict[str, Callable[..., Tensor]] = {}
+    methods: dict[str, Callable[..., Tensor | Model]] = {}
     if model.can("sample_given"):
         methods["sample"] = lambda n, *, generator: _drawn(model, y.expand(n, *y.shape[1:]), generator)
     if model.can("log_prob_given"):
         methods["log_prob"] = lambda x: model.log_prob_given(x, given=y.expand(len(x), *y.shape[1:]))
+    if model.can("data"):
+        methods["data"] = lambda: _data_given(model, name, y)
 
     def cast(dtype: torch.dtype) -> Model:
         assert model.cast is not None
@@ -89,6 +91,14 @@ def _slice(model: Model, name: str, y: Tensor) -> Model:
         device=model.device,
         cast=cast if model.cast is not None else None,
     )
+
+
+def _data_given(model: Model, name: str, y: Tensor) -> Model:
+    """What draws given y are to imitate. Raises NotApplicable where the data have no law given something."""
+    law = model.data()
+    if not isinstance(law, Model) or not law.can("sample_given"):
+        raise NotApplicable("data() is no law of which draws given y could be had")
+    return _slice(law, name, y)
 
 
 def _drawn(model: Model, given: Tensor, source: torch.Generator) -> Tensor:
