@@ -69,6 +69,26 @@ def resolve(spec: str) -> tuple[Named, ...]:
     return models if item is None else (_chosen(models, collection, item),)
 
 
+def located(spec: str) -> tuple[Named, ...]:
+    """What `spec` names, in order and as it is: nothing is called, and none of it need be a model. Raises SpecError."""
+    entry = {entry.name: entry for entry in registered()}.get(spec)
+    if entry is not None:
+        things = located(entry.value)
+        return (Named(spec, spec, things[0].thing),) if len(things) == 1 else things
+    parts = _SPEC.fullmatch(spec)
+    if parts is None:
+        raise SpecError(_malformed(spec))
+    where, attr, item = parts["where"], parts["attr"], parts["item"]
+    thing = _attribute(_module(where, spec), attr, spec)
+    if type(thing) not in (list, tuple, dict):
+        if item is not None:
+            raise SpecError(f"{where}:{attr} is one {type(thing).__name__}, no list: leave [{item}] out")
+        return (Named(attr.rpartition(".")[2], spec, thing),)
+    collection = f"{where}:{attr}"
+    things = _members(cast("Sequence[object] | dict[object, object]", thing), collection, models_only=False)
+    return things if item is None else (_chosen(things, collection, item),)
+
+
 def registered() -> tuple[EntryPoint, ...]:
     """Entry points of the group `harness.models`, by name."""
     return tuple(sorted(entry_points(group=GROUP), key=lambda entry: entry.name))
@@ -186,12 +206,14 @@ def _require_model(thing: object, spec: str) -> None:
         return
 
 
-def _members(collection: Sequence[object] | dict[object, object], spec: str) -> tuple[Named, ...]:
+def _members(
+    collection: Sequence[object] | dict[object, object], spec: str, *, models_only: bool = True
+) -> tuple[Named, ...]:
     if not collection:
         raise SpecError(f"{spec} is empty: put a model or a factory in it")
     items = list(collection.items()) if isinstance(collection, dict) else list(enumerate(collection))
     for key, thing in items:
-        if not _is_factory(thing):
+        if models_only and not _is_factory(thing):
             _require_model(thing, f"{spec}[{key}]")
     names = [str(key) if isinstance(collection, dict) else _own_name(thing) for key, thing in items]
     attr = spec.rpartition(":")[2]

@@ -21,7 +21,19 @@ from importlib.metadata import EntryPoint, entry_points
 
 import torch
 
-from harness.adapters import protocol, scipy_stats, sklearn_density, torch_distributions
+from harness.adapters import (
+    hmmlearn,
+    nflows,
+    normflows,
+    pgmpy,
+    pomegranate,
+    protocol,
+    pyro,
+    scipy_stats,
+    sklearn_density,
+    torch_distributions,
+    zuko,
+)
 from harness.contract import CAPABILITIES, unfit_of
 from harness.errors import out_of_memory
 from harness.model import Model, NotAModel
@@ -31,9 +43,16 @@ __all__ = ["BUILT_IN", "Adapter", "NotAModel", "adapt"]
 Adapter = Callable[[object, str, torch.device, torch.dtype | None], Model | None]
 
 BUILT_IN: tuple[Adapter, ...] = (
+    pyro.adapt,
     torch_distributions.adapt,
     scipy_stats.adapt,
+    hmmlearn.adapt,  # whose models are scikit-learn's estimators too
     sklearn_density.adapt,
+    zuko.adapt,
+    nflows.adapt,
+    normflows.adapt,
+    pgmpy.adapt,
+    pomegranate.adapt,
     protocol.adapt,
 )
 

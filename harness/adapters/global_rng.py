@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+
+
+@contextmanager
+def numpy_left_alone() -> Iterator[None]:
+    """numpy's global generator is afterwards as it was: for code that is given a seed, and reseeds that one with it."""
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 @contextmanager

@@ -1,0 +1,66 @@
+"""Pyro's distributions, which are torch's with more: learnt transforms that remember, masks, laws without a sampler.
+
+Everything else about them is done by the adapter of torch's distributions. A mask takes factors out of log_prob, so
+that it is no density any more. A transform that is a module remembers what it computed last; it is made to forget
+before it is asked under other parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.distributions import Distribution, Independent
+
+from harness.adapters import torch_distributions
+from harness.adapters.foreign import comes_from
+from harness.errors import out_of_memory
+from harness.model import Model, NotAModel
+
+
+def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | None) -> Model | None:
+    """The model of a distribution of Pyro; None for anything else. Raises NotAModel for a masked one."""
+    if not comes_from(thing, "pyro") or not isinstance(thing, Distribution):
+        return None
+    if _masked(thing):
+        raise NotAModel(f"{name}: a mask takes factors out of log_prob, which is no density then: leave .mask() out")
+    model = torch_distributions.adapt(thing, name, device, dtype)
+    if model is None or _can_draw(model.target):
+        return _remembering_nothing(model)
+    kept = {key: method for key, method in model.methods.items() if key != "sample"}
+    reason = f"{type(thing).__name__} of Pyro has no sampler"
+    return _remembering_nothing(replace(model, methods=kept, unfit={**model.unfit, "sample": reason}))
+
+
+def _masked(law: Any) -> bool:
+    if type(law).__name__ == "MaskedDistribution":
+        return True
+    return isinstance(law, Independent) and _masked(law.base_dist)
+
+
+def _can_draw(law: Any) -> bool:
+    """A law without a sampler says so when it is asked; any other trouble is the checks' business."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            law.sample()
+    except NotImplementedError:
+        return False
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+    return True
+
+
+def _remembering_nothing(model: Model | None) -> Model | None:
+    """log_prob that starts with an empty memory, where the law has one."""
+    forget = getattr(model.target, "clear_cache", None) if model is not None else None
+    if model is None or not callable(forget) or "log_prob" not in model.methods:
+        return model
+    inner = model.methods["log_prob"]
+
+    def log_prob(x: torch.Tensor) -> Any:
+        forget()
+        return inner(x)
+
+    return replace(model, methods={**model.methods, "log_prob": log_prob})
