@@ -71,8 +71,8 @@ class DiagonalLayer(nn.Module):
         left, right = diagonals.unskewed(list(h), y)
         return y + self.up(left + _down(right))
 
-    def walk(self, n: int, h: int, w: int, shift: Tensor | None) -> "DiagonalWalk":
-        return DiagonalWalk(self, n, h, w, shift)
+    def walk(self, n: int, w: int, shift: Tensor | None) -> "DiagonalWalk":
+        return DiagonalWalk(self, n, w, shift)
 
     def spread(self, seen: Tensor) -> Tensor:
         into = self.into.spread(seen)
@@ -85,31 +85,32 @@ class DiagonalLayer(nn.Module):
 class DiagonalWalk:
     """A layer pixel by pixel. The left side's state follows its pixel; the right side's, once the row is complete.
 
-    Both stand in a frame of zeros, that of pixel (i, j) at (i + 1, j + 1), the right side in the mirror.
+    States stand after a zero, that of column j at j + 1, and those of the right side in the mirror.
     """
 
-    def __init__(self, layer: DiagonalLayer, n: int, h: int, w: int, shift: Tensor | None):
-        self.into, self.up = layer.into.walk(n, h, w), layer.up.walk(n, h, w)
+    def __init__(self, layer: DiagonalLayer, n: int, w: int, shift: Tensor | None):
+        self.into, self.up = layer.into.walk(n, w), layer.up.walk(n, w)
         self.state, self.shift, self.w = layer.state.flatten(1, 2), shift, w
-        self.h = layer.state.new_zeros(2, h + 1, w + 1, n, layer.hidden)
-        self.c = torch.zeros_like(self.h)
-        self.waiting = [layer.state.new_zeros(0)] * w  # input to state of the right side, for each pixel of the row
+        self.above = layer.state.new_zeros(2, w + 1, n, layer.hidden)  # h of both sides
+        self.h, self.c = torch.zeros_like(self.above), torch.zeros_like(self.above)
+        self.waiting = [layer.state.new_zeros(0)] * w  # input to state of the right side
 
-    def told(self, i: int, j: int, y: Tensor) -> Tensor:
-        """The features (n, 2 h) that leave pixel (i, j), from those that come in, when all pixels before were told."""
-        gates = self.into.told(i, j, y)
+    def told(self, j: int, y: Tensor) -> Tensor:
+        """The features (n, 2 h) that leave column j, from those that come in, when all pixels before were told."""
+        gates = self.into.told(j, y)
         left, self.waiting[j] = (gates if self.shift is None else gates + self.shift).chunk(2, 1)
-        self._step(0, i, j, left)
-        return y + self.up.told(i, j, self.h[0, i + 1, j + 1] + self.h[1, i, self.w - j])
+        self._step(0, j, left)
+        return y + self.up.told(j, self.h[0, j + 1] + self.above[1, self.w - j])
 
-    def end_row(self, i: int) -> None:
+    def end_row(self) -> None:
         for j in range(self.w):
-            self._step(1, i, j, self.waiting[self.w - 1 - j])
+            self._step(1, j, self.waiting[self.w - 1 - j])
+        self.above, self.h = self.h, torch.zeros_like(self.h)
 
-    def _step(self, side: int, i: int, j: int, gates: Tensor) -> None:
+    def _step(self, side: int, j: int, gates: Tensor) -> None:
         h, c = self.h[side], self.c[side]
-        gates = torch.addmm(gates, torch.cat([h[i, j + 1], h[i + 1, j]], 1), self.state[side])
-        h[i + 1, j + 1], c[i + 1, j + 1] = cell(gates, c[i + 1, j])
+        gates = torch.addmm(gates, torch.cat([self.above[side, j + 1], h[j]], 1), self.state[side])
+        h[j + 1], c[j + 1] = cell(gates, c[j])
 
 
 class DiagonalBiLSTM(PixelRNN):
@@ -148,8 +149,8 @@ def two_by_two_levels(*, dtype: torch.dtype | None = None, device: torch.device 
 
 
 def two_colour_pixels(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> DiagonalBiLSTM:
-    """Two pixels side by side, red, green and blue, of three levels each."""
-    return placed(DiagonalBiLSTM((3, 1, 2), levels=3, hidden=6, seed=35, gain=2.5), dtype, device)
+    """Two pixels side by side, whose red, green and blue are on or off."""
+    return placed(DiagonalBiLSTM((3, 1, 2), hidden=6, seed=35, gain=2.0), dtype, device)
 
 
 def labelled_pixels(

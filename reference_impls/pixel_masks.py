@@ -73,9 +73,9 @@ class MaskedConv(nn.Module):
         """Rows above and below, and columns on either side, that a kernel reaches to."""
         return self.size[0] // 2, self.size[1] // 2
 
-    def walk(self, n: int, h: int, w: int) -> "Walk":
+    def walk(self, n: int, w: int) -> "Walk":
         """The same, pixel by pixel."""
-        return Walk(self, n, h, w)
+        return Walk(self, n, w)
 
     def spread(self, seen: Tensor) -> Tensor:
         """Where a sign can arrive that is at `seen` (h, w, n, colours), both 0 or 1: whatever the weights may be."""
@@ -86,23 +86,30 @@ class MaskedConv(nn.Module):
 
 
 class Walk:
-    """A masked convolution that is asked for one pixel at a time, in raster order, and told its inputs as they come."""
+    """A masked convolution that is asked for one pixel at a time, in raster order, and told its inputs as they come.
 
-    def __init__(self, conv: MaskedConv, n: int, h: int, w: int):
-        rows, columns = conv.margin
+    It keeps as many rows as the kernel has. The middle one is the row of the pixel; those below hold nothing yet, and
+    are masked.
+    """
+
+    def __init__(self, conv: MaskedConv, n: int, w: int):
         self.size, self.margin, self.bias = conv.size, conv.margin, conv.bias
         self.weight = conv.masked().flatten(1)  # (outputs, inputs * kernel)
-        self.seen = self.weight.new_zeros(n, conv.weight.shape[1], h + 2 * rows, w + 2 * columns)
+        self.seen = self.weight.new_zeros(n, conv.weight.shape[1], self.size[0], w + 2 * self.margin[1])
 
-    def put(self, i: int, j: int, value: Tensor) -> None:
-        """The inputs (n, inputs) at pixel (i, j)."""
-        self.seen[:, :, i + self.margin[0], j + self.margin[1]] = value
+    def put(self, j: int, value: Tensor) -> None:
+        """The inputs (n, inputs) at column j."""
+        self.seen[:, :, self.margin[0], j + self.margin[1]] = value
 
-    def at(self, i: int, j: int) -> Tensor:
-        around = self.seen[:, :, i : i + self.size[0], j : j + self.size[1]]
+    def at(self, j: int) -> Tensor:
+        around = self.seen[..., j : j + self.size[1]]
         return linear(around.flatten(1), self.weight, self.bias)  # (n, outputs)
 
-    def told(self, i: int, j: int, value: Tensor) -> Tensor:
-        """What is there as soon as pixel (i, j) is."""
-        self.put(i, j, value)
-        return self.at(i, j)
+    def told(self, j: int, value: Tensor) -> Tensor:
+        """What is there as soon as column j is."""
+        self.put(j, value)
+        return self.at(j)
+
+    def end_row(self) -> None:
+        """The next row is the middle one."""
+        self.seen = torch.cat([self.seen[:, :, 1:], torch.zeros_like(self.seen[:, :, :1])], 2)

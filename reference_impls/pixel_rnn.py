@@ -32,6 +32,9 @@ from reference_impls.pixel_masks import MaskedConv, groups
 Choose = Callable[[int, Tensor], Tensor]
 """(step, logits (n, K - 1)) -> levels (n,) of the coordinate that is drawn at that step."""
 
+NUMBERS = 2**24
+"""Gates, over rows, pixels and features, that are kept at a time where no graph is."""
+
 
 class PixelRNN(Autoregressive):
     """A law on images of `shape` (h, w) or (colours, h, w). A kind of PixelRNN defines `recurrent`, its layer.
@@ -85,7 +88,8 @@ class PixelRNN(Autoregressive):
     def factors(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         is_level = self._is_level(x)
         levels = torch.where(is_level, x, 0).long()  # (n, d)
-        log_p = pad(self.logits(levels, label), (1, 0)).log_softmax(-1).gather(2, levels[..., None])[..., 0]
+        logits = torch.cat([self.logits(levels[rows], _of(label, rows)) for rows in self._parts(len(x))])
+        log_p = pad(logits, (1, 0)).log_softmax(-1).gather(2, levels[..., None])[..., 0]
         return torch.where(is_level, log_p, -math.inf)  # (n, d)
 
     def logits(self, levels: Tensor, label: Tensor | None = None) -> Tensor:
@@ -130,9 +134,12 @@ class PixelRNN(Autoregressive):
             seen = part.spread(seen)
         return seen[:, : self.w].permute(3, 0, 1, 2).flatten(0, 2) > 0
 
+    @torch.no_grad()
     def draw(self, n: int, label: Tensor | None, generator: Generator) -> Tensor:
         u = uniform_numbers(n, len(self.order), self.first.weight, generator)
-        return self._events(self._walk(n, label, lambda step, logits: _chosen(logits, u[:, step])))
+        parts = [(u[rows], _of(label, rows)) for rows in self._parts(n)]
+        levels = [self._walk(len(v), y, lambda step, logits, v=v: _chosen(logits, v[:, step])) for v, y in parts]
+        return self._events(torch.cat(levels))
 
     @torch.no_grad()
     def draw_naive(self, n: int, label: Tensor | None, generator: Generator) -> Tensor:
@@ -146,29 +153,33 @@ class PixelRNN(Autoregressive):
     def _walk(self, n: int, label: Tensor | None, choose: Choose) -> Tensor:
         """Levels (n, d), each chosen from its logits as soon as all before it are there."""
         levels = self.order.new_zeros(n, self.colours, self.h, self.w)
-        size = (n, self.h, self.w + self.beyond)
-        first, wide, last = (part.walk(*size) for part in (self.first, self.wide, self.last))
-        shifts = self._shifts(label)
-        layers = [layer.walk(*size, shift) for layer, shift in zip(self.layers, shifts, strict=True)]
+        w, shifts = self.w + self.beyond, self._shifts(label)
+        first, wide, last = (part.walk(n, w) for part in (self.first, self.wide, self.last))
+        layers = [layer.walk(n, w, shift) for layer, shift in zip(self.layers, shifts, strict=True)]
 
-        def features(i: int, j: int) -> Tensor:
-            y = first.at(i, j)
+        def features(j: int) -> Tensor:
+            y = first.at(j)
             for layer in layers:
-                y = layer.told(i, j, y)
+                y = layer.told(j, y)
             return y  # (n, 2 h)
 
         for i in range(self.h):
             for j in range(self.w):
                 for colour in range(self.colours):  # a state that is told of one more colour is written over
-                    out = last.told(i, j, relu(wide.told(i, j, relu(features(i, j)))))
+                    out = last.told(j, relu(wide.told(j, relu(features(j)))))
                     step = (i * self.w + j) * self.colours + colour
                     levels[:, colour, i, j] = choose(step, out.unflatten(1, (self.colours, -1))[:, colour])
-                    first.put(i, j, self._scaled(levels[:, :, i, j]))
-            for j in range(self.w, self.w + self.beyond):
-                features(i, j)
-            for layer in layers:
-                layer.end_row(i)
+                    first.put(j, self._scaled(levels[:, :, i, j]))
+            for j in range(self.w, w):
+                features(j)
+            for part in (first, *layers):
+                part.end_row()
         return levels.flatten(1)
+
+    def _parts(self, n: int) -> list[slice]:
+        """All n rows, in parts where no gradients are wanted."""
+        size = max(1, n) if torch.is_grad_enabled() else max(1, NUMBERS // (self.h * self.w * self.layers[0].gates))
+        return [slice(begin, begin + size) for begin in range(0, max(1, n), size)]
 
     def _shifts(self, label: Tensor | None) -> Sequence[Tensor | None]:
         """What a label adds to the gates of each layer."""
@@ -218,6 +229,10 @@ class ConditionalPixelRNN(Labelled):
 
     def _shifts(self, label: Tensor | None) -> Sequence[Tensor | None]:
         return [shift[label] for shift in self.of_label]  # (n, gates)
+
+
+def _of(label: Tensor | None, rows: slice) -> Tensor | None:
+    return None if label is None else label[rows]
 
 
 def _chosen(logits: Tensor, u: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class RowLayer(nn.Module):
         h = over_lines(gates[:, None].unbind(), [0] * len(gates), self.state, self.kernel // 2)
         return y + self.up(torch.cat(list(h)))
 
-    def walk(self, n: int, h: int, w: int, shift: Tensor | None) -> "RowWalk":
-        return RowWalk(self, n, h, w, shift)
+    def walk(self, n: int, w: int, shift: Tensor | None) -> "RowWalk":
+        return RowWalk(self, n, w, shift)
 
     def spread(self, seen: Tensor) -> Tensor:
         into = self.into.spread(seen)
@@ -44,26 +44,26 @@ class RowLayer(nn.Module):
 
 
 class RowWalk:
-    """A layer pixel by pixel. States stand in a frame of zeros: that of pixel (i, j) at (i + 1, j + (k - 1) / 2)."""
+    """A layer pixel by pixel. States of the row above, and of this row, have (k - 1) / 2 zeros on either side."""
 
-    def __init__(self, layer: RowLayer, n: int, h: int, w: int, shift: Tensor | None):
-        self.into, self.up = layer.into.walk(n, h, w), layer.up.walk(n, h, w)
+    def __init__(self, layer: RowLayer, n: int, w: int, shift: Tensor | None):
+        self.into, self.up = layer.into.walk(n, w), layer.up.walk(n, w)
         self.state, self.kernel, self.shift = layer.state[0].flatten(0, 1), layer.kernel, shift
-        self.h = layer.state.new_zeros(h + 1, w + layer.kernel - 1, n, layer.hidden)
-        self.c = torch.zeros_like(self.h)
+        self.above = layer.state.new_zeros(2, w + layer.kernel - 1, n, layer.hidden)  # h and c
+        self.row = torch.zeros_like(self.above)
 
-    def told(self, i: int, j: int, y: Tensor) -> Tensor:
-        """The features (n, 2 h) that leave pixel (i, j), from those that come in, when all pixels before were told."""
-        gates = self.into.told(i, j, y)
+    def told(self, j: int, y: Tensor) -> Tensor:
+        """The features (n, 2 h) that leave column j, from those that come in, when all pixels before were told."""
+        gates = self.into.told(j, y)
         gates = gates if self.shift is None else gates + self.shift
-        around, middle = self.h[i, j : j + self.kernel], j + self.kernel // 2  # (k, n, h)
+        around, middle = self.above[0, j : j + self.kernel], j + self.kernel // 2  # (k, n, h)
         gates = torch.addmm(gates, around.movedim(0, 1).flatten(1), self.state)
-        h, c = cell(gates, self.c[i, middle])
-        self.h[i + 1, middle], self.c[i + 1, middle] = h, c
-        return y + self.up.told(i, j, h)
+        self.row[0, middle], self.row[1, middle] = cell(gates, self.above[1, middle])
+        return y + self.up.told(j, self.row[0, middle])
 
-    def end_row(self, i: int) -> None:
-        """Nothing is left to do."""
+    def end_row(self) -> None:
+        self.above, self.row = self.row, torch.zeros_like(self.row)
+        self.into.end_row()
 
 
 class RowLSTM(PixelRNN):
