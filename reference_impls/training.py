@@ -65,7 +65,7 @@ def train(
     if steps < 0 or batch < 1:
         raise ValueError(f"steps = {steps} must not be negative, and batch = {batch} must be positive")
     moves = [Player(list(model.parameters()), players, rate)] if callable(players) else list(players)
-    optimisers = [torch.optim.Adam(move.parameters, lr=move.rate, betas=move.betas) for move in moves]
+    optimisers = _optimisers(moves)
     history = torch.full((steps,), math.nan, dtype=torch.float64)
     began = _resumed(checkpoint, model, optimisers, history)
     shown = _Progress(steps, progress)
@@ -93,6 +93,16 @@ def train(
             save(checkpoint, {**_state(model, optimisers), "step": torch.tensor(step + 1), "history": history})
     model.eval()
     return history
+
+
+def _optimisers(moves: Sequence[Player]) -> list[torch.optim.Optimizer]:
+    """An optimiser for each player. One who moves several times a step has the same one each time."""
+    made: dict[tuple[int, ...], torch.optim.Optimizer] = {}
+    keys = [tuple(map(id, move.parameters)) for move in moves]
+    for key, move in zip(keys, moves, strict=True):
+        if key not in made:
+            made[key] = torch.optim.Adam(move.parameters, lr=move.rate, betas=move.betas)
+    return [made[key] for key in keys]
 
 
 def _rows(tables: Sequence[Tensor]) -> int:
