@@ -51,6 +51,10 @@ def perform(request: dict[str, Any], send: Send) -> None:
     sys.path.insert(0, os.getcwd())
     if request["job"] == "expand":
         _expand(request, send)
+    elif request["job"] == "compare":
+        from harness.compare.child import compare
+
+        compare(request, send)
     else:
         _examine(request, send)
     send(end=True)

@@ -1,0 +1,99 @@
+"""Data files: .npy, .npz, .csv and .pt. Nothing that a file holds is ever unpickled or run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.compare.data import SPLITS, SUFFIXES, DataError
+
+ALIASES = {"val": "valid", "validation": "valid", "training": "train", "data": "x", "X": "x"}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """`x`, or `train`, `valid` and `test`, as tensors. Integers are discrete, numbers with a point continuous.
+
+    .npy    one array [n, ...]
+    .npz    arrays train, valid and test, or x
+    .csv    one row a line; a first line of names is left out
+    .pt     a tensor, or a dict of tensors with the keys of .npz, read with weights_only
+    """
+    if not path.is_file():
+        raise DataError(f"--data {path}: there is no such file: check the path")
+    readers = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".pt": _pt}
+    if path.suffix not in readers:
+        raise DataError(f"--data {path}: files end in {', '.join(SUFFIXES)}: write it as one of these")
+    try:
+        found = readers[path.suffix](path)
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile, zlib, pickle and torch each have their own
+        text = " ".join(str(error).split())[:200]
+        raise DataError(f"--data {path} is damaged or no {path.suffix} file ({type(error).__name__}: {text})") from None
+    tensors = {ALIASES.get(key, key): value for key, value in found.items()}
+    kept = {key: value for key, value in tensors.items() if key in (*SPLITS, "x")}
+    if not kept:
+        has = ", ".join(map(str, found)) or "nothing"
+        raise DataError(f"--data {path} holds {has}: name its arrays train, valid and test, or x")
+    return kept
+
+
+def _npy(path: Path) -> dict[str, Tensor]:
+    return {"x": _numbers(path, np.load(path, allow_pickle=False))}
+
+
+def _npz(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        named = {key: _numbers(path, arrays[key]) for key in arrays.files}
+    only = list(named.values())
+    return {"x": only[0]} if len(only) == 1 and not set(named) & set(SPLITS) else named
+
+
+def _numbers(path: Path, array: Any) -> Tensor:
+    if array.dtype.kind not in "buif":
+        raise DataError(f"--data {path}: an array holds {array.dtype}, not numbers: write numbers")
+    if array.dtype.kind in "bu":
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+
+
+def _pt(path: Path) -> dict[str, Tensor]:
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(found, Tensor):
+        return {"x": found.detach()}
+    if isinstance(found, dict):
+        return {str(key): value.detach() for key, value in found.items() if isinstance(value, Tensor)}
+    raise DataError(f"--data {path}: it holds a {type(found).__name__}: save a tensor, or a dict of tensors")
+
+
+def _csv(path: Path) -> dict[str, Tensor]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        lines = [line for line in csv.reader(file) if any(cell.strip() for cell in line)]
+    if lines and not _is_numeric(lines[0]):
+        lines = lines[1:]
+    if not lines:
+        raise DataError(f"--data {path}: it has no rows of numbers: write one row a line")
+    width = len(lines[0])
+    for number, line in enumerate(lines, 1):
+        if len(line) != width or not _is_numeric(line):
+            raise DataError(f"--data {path}: row {number} does not hold {width} numbers: correct it, or leave it out")
+    whole = all(cell.strip().lstrip("+-").isdigit() for line in lines for cell in line)
+    return {
+        "x": torch.tensor([[float(c) for c in line] for line in lines], dtype=torch.float64).to(
+            torch.int64 if whole else torch.float64
+        )
+    }
+
+
+def _is_numeric(line: list[str]) -> bool:
+    try:
+        for cell in line:
+            float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,73 @@
+"""A leaderboard in the terminal: the ranked models, a line, and those below it with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.compare.board import Board
+from harness.terminal import printable
+
+LINE_LENGTH = 240
+
+
+def show(board: Board, console: Console) -> None:
+    """Print it."""
+    data = board["data"]
+    rows = data["rows"]
+    console.print(
+        Text(
+            printable(
+                f"{data['name']}: {data['d']} {data['kind']} coordinates; {rows['train']} / {rows['valid']} / "
+                f"{rows['test']} rows for training / validation / test"
+            )
+        )
+    )
+    console.print(_ranked([row for row in board["rows"] if row["rank"] is not None]), crop=False)
+    below = [row for row in board["rows"] if row["rank"] is None]
+    if below:
+        console.print(Text("below the line", "bold"))
+    for row in below:
+        line = Text("  ").append(printable(row["name"]), "bold").append(f": {printable(row['reason'])[:LINE_LENGTH]}")
+        console.print(line, soft_wrap=True)
+    for row in board["rows"]:
+        for flag in row["flags"]:
+            console.print(Text(f"  ⚑ {printable(row['name'])}: {printable(flag)}", "yellow"), soft_wrap=True)
+    console.print(Text(f"ranks: {board['ranking']['rule']}.", "bright_black"), soft_wrap=True)
+
+
+def _ranked(rows: list[dict[str, Any]]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("rank", justify="right")
+    grid.add_column("model", overflow="fold")
+    for name in ("NLL, nats", "to the best", "bits/dim", "s/sample", "s/log_prob", "MiB", "parameters"):
+        grid.add_column(name, justify="right")
+    grid.add_column("NLL is", overflow="fold")
+    for row in rows:
+        cost = row.get("cost") or {}
+        gap = row["gap"]
+        grid.add_row(
+            f"{row['rank']}{'=' if row['tied'] else ''}",
+            Text(printable(row["name"])),
+            f"{row['nll']['mean']:.4f}",
+            f"{gap['mean']:+.4f} ± {gap['high'] - gap['mean']:.4f}" if gap["mean"] or gap["high"] else "·",
+            f"{row['bits_per_dim']:.4f}",
+            _short(cost.get("seconds_per_sample")),
+            _short(cost.get("seconds_per_log_prob")),
+            _mebibytes(cost.get("peak_memory_bytes")),
+            "·" if cost.get("parameters") is None else f"{cost['parameters']:,}",
+            "exact" if row["meaning"] == "exact" else "bound",
+        )
+    return grid
+
+
+def _short(figure: dict[str, Any] | None) -> str:
+    return "·" if figure is None else f"{figure['value']:.2g}"
+
+
+def _mebibytes(figure: dict[str, Any] | None) -> str:
+    return "·" if figure is None else f"{figure['value'] / 2**20:.1f}"

@@ -1,0 +1,188 @@
+"""What a SPEC names becomes a trained model, by one rule.
+
+1. A function or class that needs an argument is called with the training rows [n, d]. It is also given those of
+   `valid`, `levels` (states of each coordinate), `generator`, `seed` and `seconds` (the budget) that it names.
+   A class with a class method `fit` is fitted; any other function or class is called without arguments.
+2. An estimator or network of another library that is not fitted yet is fitted, by that library's own `fit`.
+3. A model with the contract's `fit(x)` is fitted (what a function made of the rows is taken as it is).
+4. A torch module in training mode, or a distribution whose parameters require gradients, goes down -log_prob (or -elbo)
+   by Adam, and stops early on the validation rows.
+5. Anything else is taken as it is, in the data's own units: a module in evaluation mode is a trained one.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributions import Distribution
+
+from harness.adapters import adapt
+from harness.adapters.casting import tensors_in
+from harness.compare.adam import descend
+from harness.compare.view import View
+from harness.contract import capabilities_of
+from harness.streams import generator as stream
+from harness.streams import seed_for
+
+Tell = Callable[[str, int], None]
+"""(stage, steps so far): a sign of life."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model's object, and how it came to be."""
+
+    thing: object
+    how: str
+    seconds: float
+    steps: int | None = None
+
+    @property
+    def as_it_is(self) -> bool:
+        return self.how == AS_IT_IS
+
+
+AS_IT_IS = "taken as it is"
+
+
+def is_recipe(thing: object) -> bool:
+    """Something to be called: a function, a class or a partial, but no module that happens to be callable."""
+    import functools
+
+    return inspect.isclass(thing) or inspect.isroutine(thing) or isinstance(thing, functools.partial)
+
+
+def trained(thing: object, view: View, *, seed: int, seconds: float, tell: Tell, as_it_is: bool = False) -> Trained:
+    """The trained model; TimeoutError where a `fit` takes longer than the budget."""
+    began, how = time.perf_counter(), []
+    tell("training", 0)
+    with _within(seconds):
+        made = False
+        if is_recipe(thing):
+            thing, what, made = _called(thing, view, seed, seconds)
+            how += [what] if what else []
+        thing, what, steps = (thing, "", None) if as_it_is else _fitted(thing, view, seed, seconds, tell, made)
+        how += [what] if what else []
+    return Trained(thing, ", then ".join(how) or AS_IT_IS, time.perf_counter() - began, steps)
+
+
+def _called(recipe: Any, view: View, seed: int, seconds: float) -> tuple[object, str, bool]:
+    """What the function or class gives, how, and whether it was made of the training rows."""
+    fit = getattr(recipe, "fit", None)
+    if inspect.isclass(recipe) and inspect.ismethod(fit):
+        return fit(view.train, **_known(fit, view, seed, seconds)), "fit(rows) of its class", True
+    needed = _needed(recipe)
+    if not needed:
+        return recipe(**_known(recipe, view, seed, seconds)), "", False
+    others = _known(recipe, view, seed, seconds)
+    missing = [name for name in needed[1:] if name not in others]
+    if missing:
+        raise TypeError(f"it needs {', '.join(missing)} besides the training rows: give them defaults")
+    others.pop(needed[0], None)
+    return recipe(view.train, **others), "made of the training rows", True
+
+
+def _needed(recipe: Any) -> list[str]:
+    """Parameters without a default."""
+    try:
+        parameters = inspect.signature(recipe).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature: the call will tell
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _known(function: Any, view: View, seed: int, seconds: float) -> dict[str, Any]:
+    """The extra arguments that the function names, and nobody gave."""
+    offered = {
+        "valid": view.valid,
+        "levels": view.levels,
+        "generator": stream(seed, "compare", "training"),
+        "seed": seed,
+        "seconds": seconds,
+    }
+    try:
+        named = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    given = set(getattr(function, "keywords", {}))
+    return {name: value for name, value in offered.items() if name in named and name not in given}
+
+
+def _fitted(
+    thing: Any, view: View, seed: int, seconds: float, tell: Tell, made: bool
+) -> tuple[object, str, int | None]:
+    """Rules 2 to 5."""
+    from harness.compare.libraries import fitted_by_its_library, is_fitted
+
+    done = fitted_by_its_library(thing, view, seed_for(seed, "compare", "fit"))
+    if done is not None:
+        return done, "fit of its library", None
+    if is_fitted(thing):
+        return thing, "", None
+    if not made and "fit" in capabilities_of(thing):
+        method = thing.fit
+        model = method(view.train, **{k: v for k, v in _known(method, view, seed, seconds).items() if k == "generator"})
+        return (thing if model is None else model), "its own fit(rows)", None
+    parameters = learnable(thing)
+    if not parameters:
+        return thing, "", None
+    thing = copy.deepcopy(thing)
+    steps, words = descend(thing, learnable(thing), view, seed=seed, seconds=seconds, tell=tell)
+    return thing, words, steps
+
+
+def learnable(thing: Any) -> list[nn.Parameter]:
+    """Parameters that wait to be trained: of a module in training mode, or of a distribution."""
+    if isinstance(thing, nn.Module):
+        return [p for p in thing.parameters() if p.requires_grad] if thing.training else []
+    if isinstance(thing, Distribution):
+        return [t for t in tensors_in(thing) if isinstance(t, nn.Parameter) and t.requires_grad]
+    return []
+
+
+def discrete_events(thing: object) -> bool | None:
+    """Are the model's events discrete? By its declared support, else by its draws; None where neither says."""
+    model = adapt(thing)
+    if model.support is not None:
+        return bool(model.support.is_discrete)
+    if not model.can("sample"):
+        return None
+    x = model.sample(64, generator=stream(0, "compare", "kind"))
+    return not x.is_floating_point() or bool((x == x.floor()).all())
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """TimeoutError when the work inside takes longer; the code of a C extension is interrupted when it returns."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"training took longer than the budget of {seconds:g} s: raise --budget, or train less")
+
+    # A tenth more: what watches its budget itself ends with it, and a little later.
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 1.1 * seconds + 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def rows_dtype(thing: object) -> torch.dtype:
+    """The dtype in which the model takes events: that of its draws."""
+    model = adapt(thing)
+    if not model.can("sample"):
+        held = next((t.dtype for t in tensors_in(thing) if t.is_floating_point()), torch.float32)
+        return torch.int64 if model.support is not None and model.support.is_discrete else held
+    dtype: torch.dtype = model.sample(2, generator=stream(0, "compare", "dtype")).dtype
+    return dtype
