@@ -295,7 +295,7 @@ def test_the_likelihood_reaches_the_entropy_rate_of_a_source_that_fits_the_field
 
     model = WaveNet(4, LAG * STRIDE, dilations=(1, 2), width=8, skip=8, seed=1)
     assert model.field == 5
-    train(model, model.loss, x, steps=400, batch=128, rate=0.02)
+    train(model, model.loss, x, steps=300, batch=128, rate=0.02)
     gap, error = excess(model, fresh, log_prob)
     assert -error <= gap <= sum(p.numel() for p in model.parameters()) / (2 * x.numel()) + error
 
@@ -326,7 +326,7 @@ def test_of_a_finely_quantised_gaussian_autoregression_it_is_the_differential_en
 
     (x, _), (fresh, e) = sample(6000, 2), sample(2000, 3)
     model = WaveNet(levels, length, dilations=(1,), seed=1)
-    train(model, model.loss, x, steps=400, batch=128, rate=0.02)
+    train(model, model.loss, x, steps=300, batch=128, rate=0.02)
     with torch.no_grad():
         nll = -model.conditionals(fresh)[:, 1:].double()
     # The density of e is a control: its -log has the mean 1/2 ln(2 pi e s^2), and moves with that of the model.
