@@ -39,7 +39,8 @@ from reference_impls.splines import Spline
 class MaskedNetwork(nn.Module):
     """(n, given + d) -> (n, outputs). Inputs come in the order of dependence, first the condition, of degree 0.
 
-    `degrees` are those of the outputs: which many coordinates each may see. Hidden units are sorted by degree.
+    `degrees` are those of the outputs: which many coordinates each may see. Hidden units are sorted by degree; a layer
+    has units of every degree. Raises ValueError for one that is too narrow for that.
     """
 
     def __init__(self, d: int, degrees: Tensor, hidden: Sequence[int], given: int, activation, seed: int):
@@ -48,7 +49,13 @@ class MaskedNetwork(nn.Module):
         self.activation = activation
         first = 0 if given or d == 1 else 1  # without a condition a unit of degree 0 would be a constant
         inputs = torch.cat([torch.zeros(given, dtype=torch.int64), torch.arange(1, d + 1)])
-        units = [(first + torch.arange(width) % max(1, d - first)).sort().values for width in hidden]
+        kinds = max(1, d - first)  # of units by their degree; without one of a degree i, x_i may not reach theta_{i+1}
+        if not hidden or min(hidden) < kinds:
+            raise ValueError(
+                f"hidden = {list(hidden)} should be the widths of one or more layers of {kinds} units or more each: "
+                f"with fewer, some of the {d} coordinates would not see some of those before them"
+            )
+        units = [(first + torch.arange(width) % kinds).sort().values for width in hidden]
         self.degrees = [inputs, *units, degrees]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for i, (before, after) in enumerate(pairwise(self.degrees)):
@@ -87,8 +94,6 @@ class Masked(Bijection):
     ):
         super().__init__()
         self.d, self.univariate, self.given = len(order), univariate or ScaleShift(), given
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden = {list(hidden)} should be the widths of one or more layers")
         order = checked_order(order, self.d)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("place", order.argsort(), persistent=False)  # of each coordinate in the order

@@ -41,7 +41,7 @@ def slopes(function, z):
 def layers(draw):
     """A layer of any order, width, depth and kind, with or without a condition, and what it is told."""
     d, given, seed = draw(st.integers(1, 6)), draw(st.sampled_from([0, 2])), draw(st.integers(0, 99))
-    hidden = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+    hidden = draw(st.lists(st.integers(d, 9), min_size=1, max_size=3))
     univariate = draw(st.sampled_from([ScaleShift(), Spline(3, 2.0)]))
     order = draw(st.permutations(range(d)))
     layer = Masked(order, univariate, hidden=hidden, given=given, seed=seed).to(torch.float64)
@@ -126,6 +126,19 @@ def test_hidden_units_have_every_degree_and_outputs_what_they_may_see():
     assert network.degrees[1].unique().tolist() == [1, 2, 3]
     seen = slopes(network.to(torch.float64), normal(3, 4)).abs().amax(0) > 0
     assert torch.equal(seen, torch.arange(4) < degrees[:, None])
+
+
+@pytest.mark.parametrize("given", [0, 2])
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_every_coordinate_sees_all_before_it_in_the_narrowest_network_that_there_is(d, given):
+    narrowest = max(1, d if given else d - 1)
+    layer = Masked(range(d), hidden=(narrowest, narrowest), given=given, seed=3).to(torch.float64)
+    told = normal(4, given, seed=1) if given else None
+    seen = slopes(lambda x: layer.pull(x, told)[0], normal(4, d)).abs().amax(0) > 0
+    assert torch.equal(seen, torch.ones(d, d, dtype=torch.bool).tril())
+    if narrowest > 1:
+        with pytest.raises(ValueError, match=f"of {narrowest} units or more each"):
+            Masked(range(d), hidden=(narrowest, narrowest - 1), given=given)
 
 
 def test_a_condition_reaches_every_coordinate():
