@@ -139,6 +139,7 @@ class WaveNet(Autoregressive):
         return x
 
     def _factors(self, x: Tensor, given: Tensor | None) -> Tensor:
+        x = x if x.is_floating_point() else x.long()  # as a byte, 256 itself would be 0
         is_level = (x >= 0) & (x < self.levels) & (x % 1 == 0)
         level = torch.where(is_level, x, 0).long()
         log_p = self.logits(level[:, :-1], given).log_softmax(-1).gather(2, level[..., None])[..., 0]

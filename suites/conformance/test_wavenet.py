@@ -14,6 +14,8 @@ from reference_impls import mu_law, wavenet
 from reference_impls.markov_chain import MarkovChain
 from reference_impls.training import load_model, save_model, train
 from reference_impls.wavenet import Causal, GuidedWaveNet, LabelledWaveNet, WaveNet
+from suites.speed.cases import SMALL
+from suites.speed.wavenet_cases import CASES, GRID, SMALL_GRID, prepared
 
 EPS = torch.finfo(torch.float64).eps
 LAWS = ["autoregressive", "log_prob", "sample", "sampler", "density", "support", "classifier"]
@@ -254,6 +256,17 @@ def test_the_cost_of_a_sample_does_not_depend_on_what_came_before(length):
     assert steps == [min(t, model.field) for t in range(1, length + 1)]
 
 
+def test_the_speed_of_both_samplers_is_measured_on_the_same_draws():
+    (case,) = CASES
+    pair = case.prepare(SMALL, torch.float64, 1)
+    ours, theirs = pair.ours(), pair.theirs()
+    assert pair.disagreement(ours, theirs) == 0.0
+    assert pair.disagreement((ours + 1) % 256, theirs) == pair.disagreement(ours[:, :-1], theirs) == math.inf
+    for name, points in SMALL_GRID.items():
+        assert [tuple(prepared(name, *point)().shape) for point in points] == [point[:2] for point in points]
+    assert set(SMALL_GRID) == set(GRID)
+
+
 # Sources of known entropy rate
 
 LAG, STRIDE = 4, 8
@@ -350,6 +363,13 @@ def test_what_is_no_level_is_impossible():
         x[:, 2] = wrong
         assert (model.log_prob(x) == -math.inf).all()
     assert model.log_prob(torch.zeros(0, 6)).shape == (0,)
+
+
+def test_levels_may_be_bytes():
+    model = WaveNet(256, 6, seed=9)
+    x = torch.randint(256, (20, 6), generator=generator())
+    assert torch.equal(model.log_prob(x.to(torch.uint8)), model.log_prob(x))
+    assert model.log_prob(x).isfinite().all()
 
 
 @pytest.mark.parametrize(
