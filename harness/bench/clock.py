@@ -18,6 +18,7 @@ The outputs of the timed calls are what is inspected and returned. Memory has a 
 from __future__ import annotations
 
 import math
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -152,6 +153,7 @@ class Repetitions:
         self.call, self.device, self.fresh, self.inspect = call, device, fresh, inspect
         self.cuda = device.startswith("cuda")
         self.made = 0
+        self.interrupted = False  # did another process take the processor during the last sample?
         self.output: Any = None
 
     def inputs(self, number: int) -> list[tuple[Any, ...]]:
@@ -162,24 +164,43 @@ class Repetitions:
         self.made += number
         return made
 
-    def seconds(self, number: int, *, flush: bool = False, host: bool = False) -> float:
-        """Seconds of a call with a fresh input, the mean of `number`; `host` asks the host's clock on CUDA too."""
-        return self.of(self.inputs(number), flush=flush, host=host)
+    def seconds(self, number: int, *, flush: bool = False, host: bool = False, cpu: bool = False) -> float:
+        """Seconds of a call with a fresh input, the mean of `number`.
 
-    def of(self, inputs: list[tuple[Any, ...]], *, flush: bool = False, host: bool = False) -> float:
+        `host` asks the host's clock on CUDA too; `cpu` counts the seconds that the process had a processor, all of its
+        threads together, which leaves out those that it waited or slept.
+        """
+        return self.of(self.inputs(number), flush=flush, host=host, cpu=cpu)
+
+    def of(self, inputs: list[tuple[Any, ...]], *, flush: bool = False, host: bool = False, cpu: bool = False) -> float:
         """Seconds of a call with these inputs, the mean over them."""
-        elapsed = _cuda_seconds if self.cuda and not host else _host_seconds
+        elapsed = _cpu_seconds if cpu else _cuda_seconds if self.cuda and not host else _host_seconds
+        switches = _switches()
         if self.cuda:
             if flush:
                 flush_l2(self.device)
             torch.cuda.synchronize(self.device)
         self.output = None  # what it held may be reused, as it is in a loop without a clock
         total, outputs = elapsed(self.call, inputs, self.device, keep=self.inspect is not None)
+        self.interrupted = _switches() > switches
         self.output = outputs[-1]
         if self.inspect is not None:
             for output in outputs:
                 self.inspect(output)
         return total / len(inputs)
+
+
+def _switches() -> int:
+    """How often the process lost a processor that it would have gone on using; waiting and sleeping do not count."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _cpu_seconds(
+    call: Callable[..., Any], inputs: list[tuple[Any, ...]], device: str, keep: bool
+) -> tuple[float, list[Any]]:
+    began = time.process_time()
+    _, outputs = _host_seconds(call, inputs, device, keep)
+    return time.process_time() - began, outputs
 
 
 def _host_seconds(
