@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from harness.adapters.casting import tensors_in
+from harness.checks.ends import PROBES, STEP
 from harness.checks.gradient import continuous, with_graph
 from harness.checks.law import Check, NotApplicable, exact, statistical
 from harness.checks.moments import PER_PROBABILITY
@@ -44,7 +46,9 @@ def is_gradient(subject: Subject) -> Exact:
     """score(x) = grad log p(x) = -grad E(x), the gradient by autograd.
 
     In float64 where the model can be had in it, at draws. How far rounding takes both is measured by moving the events
-    by one unit in the last place, and the errors of all coordinates are seen against the largest gradient.
+    by one unit in the last place, and the errors of all coordinates are seen against the largest gradient. A model may
+    hold one thing twice, a covariance and a precision, each rounded for itself in the dtype in which it is held; in
+    float64 they are as far apart as float32 had them, and so much is allowed.
     """
     model, x = _fine(subject)
     said, truth = said_score(model, x), _gradient(subject, model, x)
@@ -54,10 +58,30 @@ def is_gradient(subject: Subject) -> Exact:
     if model is subject.model:  # which may work in less than it is given
         unit = max(unit, working_unit(_with_density(subject)))
     size = float(truth.abs().max()) + float((1 / _scale(subject)).max())
-    bound = LAMBDA * (ELEMENTARY + x[0].numel()) ** 0.5 * unit * size + SAFETY * float(moved.max())
+    held = [each.dtype for each in tensors_in(subject.model.target) if each.is_floating_point()]
+    unit = max([unit, *(torch.finfo(dtype).eps / 2 for dtype in held)])
+    factor = LAMBDA * (ELEMENTARY + x[0].numel()) ** 0.5
+    bound = factor * unit * (size + _reach_of_rounding(subject, model, x)) + SAFETY * float(moved.max())
     gaps = (said.double() - truth.double()).abs().flatten(1).amax(1).nan_to_num(math.inf)
     worst = int(gaps.argmax())
     return Exact(float(gaps[worst]), bound, len(x), f"draw {worst} of the pilot", "nat per unit of x")
+
+
+def _reach_of_rounding(subject: Subject, model: Model, x: Tensor) -> float:
+    r"""By how many units the score moves when a covariance is rounded to one unit of its entries' sizes, at most.
+
+    (S + E)^-1 v - S^-1 v = -S^-1 (E s) to first order, with s = S^-1 v: the score moves as if x did by E s. With
+    |E_ij| <= sd_i sd_j that is sd_i sum_j sd_j |s_j| at most in coordinate i. Over random signs of the coordinates.
+    """
+    scale = _scale(subject).to(x).reshape(x.shape[1:])
+    base = said_score(model, x)
+    step = scale * (scale * base.abs()).flatten(1).sum(1).reshape(-1, *(1,) * (x.ndim - 1))
+    source, most = torch.Generator().manual_seed(subject.seed_for("rounding of parameters")), 0.0
+    for _ in range(PROBES):
+        signs = (torch.randint(2, x.shape, generator=source) * 2 - 1).to(x)
+        moved = said_score(model, x + STEP * signs * step) - base
+        most = max(most, float(moved.abs().max()) / STEP)
+    return most
 
 
 def _fine(subject: Subject) -> tuple[Model, Tensor]:

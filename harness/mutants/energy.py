@@ -44,6 +44,24 @@ class Normalised(Bowl):
         return -self.energy(x) - self.log_partition()
 
 
+class Twice(Normalised):
+    """Holds a covariance and its inverse, each as its dtype rounds it; the condition number is 1000 in 2 dimensions."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32):
+        axes = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
+        covariance = (axes * torch.tensor([1.0, 1000.0], dtype=torch.float64) @ axes.mT).to(dtype)
+        precision = torch.linalg.inv(covariance)
+        super().__init__(torch.zeros(2, dtype=dtype), torch.linalg.cholesky(precision))
+        self.lower = torch.linalg.cholesky(covariance)
+        self.precision = precision
+
+    def score(self, x: Tensor) -> Tensor:
+        return -x @ self.precision
+
+    def energy(self, x: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.lower, x.mT, upper=False).square().sum(0) / 2
+
+
 class Spins:
     """A ring of spins that are -1 or 1 with a coupling and a field, drawn by listing all states."""
 
@@ -200,7 +218,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("two_pi_forgotten", "log Z without d/2 log 2 pi", DRAWN, bowl(6), _two_pi_forgotten),
     Mutant("uphill", "grad E", GRADIENT, bowl(3), edited("score", lambda s: -s)),
     Mutant("about_the_origin", "-P x", GRADIENT, bowl(3), _about_the_origin),
-    Mutant("scaled", "score x 1.001", GRADIENT, bowl(5, Normalised), edited("score", lambda s: 1.001 * s)),
+    Mutant("scaled_a_little", "score x 1.001", GRADIENT, bowl(5, Normalised), edited("score", lambda s: 1.001 * s)),
+    Mutant("scaled", "score x 1.02", GRADIENT, Twice, edited("score", lambda s: 1.02 * s)),
     Mutant("part_forgotten", "E has a term more", GRADIENT, bowl(2), _detached_from("energy")),
     Mutant("gaussian_score", "-x for a t law", PARTS, ScoreAlone, lambda model: {"score": lambda x: -x}),
     Mutant("draws_beside", "draws + 0.2", PARTS, ScoreAlone, edited("sample", lambda x: x + 0.2)),
@@ -228,6 +247,7 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("far_away", "centred 100 from the origin", DRAWN, bowl(6, far=100.0), nothing),
     NearMiss("far_away", "centred 100 from the origin", GRADIENT, bowl(3, far=100.0), nothing),
     NearMiss("sixteen", "16 dimensions", GRADIENT, bowl(16, Normalised, torch.float64), nothing),
+    NearMiss("twice", "a covariance and its inverse, each rounded to float32", GRADIENT, Twice, nothing),
     NearMiss("heavy", "a t law with 5 degrees of freedom", PARTS, ScoreAlone, nothing),
     NearMiss("far_away", "centred 100 from the origin", PARTS, bowl(4, far=100.0), nothing),
 )

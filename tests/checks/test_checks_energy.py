@@ -13,7 +13,7 @@ from harness.checks import energy as energies
 from harness.checks import score as scores
 from harness.evidence import Verdict
 from harness.mutants import energy
-from harness.mutants.energy import Bowl, Counts, Normalised, Positive, ScoreAlone, bowl, spins
+from harness.mutants.energy import Bowl, Counts, Normalised, Positive, ScoreAlone, Twice, bowl, spins
 
 IDS = [check.id for check in (*energies.CHECKS, *scores.CHECKS)]
 
@@ -94,6 +94,17 @@ def test_a_score_alone_needs_its_support_declared():
     seen = record(Undeclared(), "score.stein")
     assert seen.verdict is Verdict.SKIP
     assert "constraints.real_vector" in seen.message
+
+
+def test_what_float32_rounded_apart_is_allowed_to_a_model_of_float32_alone():
+    narrow, wide = record(Twice(), "score.is_gradient"), record(Twice(torch.float64), "score.is_gradient")
+    assert narrow.verdict is wide.verdict is Verdict.PASS
+    assert 1e-7 < narrow.statistic < narrow.bound < 0.01  # apart by more than float64 rounds; 2 % off is found
+    assert wide.bound < 1e-10
+
+    apart = Twice(torch.float64)
+    apart.precision = apart.precision * (1 + 1e-8)
+    assert record(apart, "score.is_gradient").verdict is Verdict.FAIL
 
 
 def test_stein_does_not_speak_of_a_density_with_an_edge():
