@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.adapters.foreign import Methods, comes_from
 from harness.adapters.modules import Found, density_of, model_of, sampler
@@ -30,7 +30,7 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
 def _find(law: Any) -> Found:
     from nflows.flows.base import Flow
 
-    methods: Methods = {"log_prob": density_of(law.log_prob), "sample": sampler(lambda n: law.sample(n))}
+    methods: Methods = {"log_prob": density_of(law.log_prob), "sample": sampler(lambda n: _drawn(law, n))}
     base = law._distribution if isinstance(law, Flow) else law
     if isinstance(law, Flow):
         transform = law._transform
@@ -42,6 +42,19 @@ def _find(law: Any) -> Found:
         }
     shape = getattr(base, "_shape", None)
     return Found(methods, None if shape is None else tuple(shape))
+
+
+def _drawn(law: Any, n: int) -> Tensor:
+    """The noise is drawn in torch's default dtype, whatever the flow's own is: that is made the flow's meanwhile."""
+    # A buffer of the base is float64 in every flow, so that only parameters tell; without any the default is kept.
+    dtype = next((p.dtype for p in law.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        drawn: Tensor = law.sample(n)
+    finally:
+        torch.set_default_dtype(before)
+    return drawn
 
 
 def _device(module: nn.Module) -> torch.device:

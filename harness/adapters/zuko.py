@@ -26,8 +26,10 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
 
     if not isinstance(thing, LazyDistribution):
         return None  # a distribution is one of torch's, a transform is no model
-    try:
-        thing()
+    try:  # a flow makes a distribution without its context, too, which then cannot be asked
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            law = thing()
+            law.log_prob(law.sample((1,)))
     except Exception as error:
         if out_of_memory(error):
             raise
