@@ -146,9 +146,7 @@ def _growth_in_d(
     points: list[dict[str, Any]] = []
     if entry.trained.as_it_is or request["as_it_is"]:
         return points
-    for d in CURVE_SIZES:
-        if d > data.d:
-            break
+    for d in sorted({size for size in (*CURVE_SIZES, data.d) if size <= min(data.d, CURVE_SIZES[-1])}):
         tell(f"curve: {d} coordinates", 0)
         try:
             small = entered(

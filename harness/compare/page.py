@@ -1,0 +1,71 @@
+"""A leaderboard as one HTML page that needs nothing but itself. Names and messages of models are escaped throughout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.compare.board import Board
+from harness.html import TEMPLATES, _asset, _hash, safe_json
+from harness.store import plain, write_text
+
+HEADS = (
+    ("rank", "rank", "equal ranks are ties"),
+    ("name", "model", "⚑ marks what should be known before the row is believed"),
+    ("nll", "NLL, nats", "mean over test rows, in the data's units; ± is its own 95 % interval; lower is better"),
+    ("gap", "to the best", "paired difference with the interval that decides ties; lower is better"),
+    ("bits", "bits/dim", "NLL / (D log 2); lower is better"),
+    ("sample", "s/sample", "seconds per draw, in batches; lower is better"),
+    ("log_prob", "s/log_prob", "seconds per row, in batches; lower is better"),
+    ("memory", "memory, MiB", "rise of the peak during log_prob of 1000 rows; lower is better"),
+    ("parameters", "parameters", "free parameters"),
+    ("training", "training, s", "seconds"),
+    ("meaning", "NLL is", "exact, or an upper bound"),
+    ("certificate", "certificate", "checks that passed"),
+)
+SHOWN = (
+    *("name", "spec", "rank", "tied", "nll", "gap", "cost", "growth", "pictures"),
+    *("dominated_by_log_prob", "dominated_by_sample"),
+)
+"""Fields of a row that the script draws."""
+
+
+def write_page(board: Board, path: str | Path) -> None:
+    """Write the page whole or not at all; OSError with one line that names the fix."""
+    write_text(path, render(board))
+
+
+def render(board: Board) -> str:
+    """The page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.filters["figure"] = lambda number: f"{number:.3g}"
+    style = _asset("compare.css")
+    script = _asset("plots.js") + _asset("compare.js")
+    rows = board["rows"]
+    page = jinja.get_template("compare.html").render(
+        data=board["data"],
+        run=board["run"],
+        ranking=board["ranking"],
+        heads=HEADS,
+        ranked=[row for row in rows if row["rank"] is not None],
+        below=[row for row in rows if row["rank"] is None],
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        payload=Markup(safe_json({"rows": [_shown(row) for row in rows]})),
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a model's name has no UTF-8
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: plain(row.get(name)) for name in SHOWN}
