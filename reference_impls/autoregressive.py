@@ -18,6 +18,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from reference_impls.discrete import is_state
+
 ROWS = 2**15
 """Numbers (rows x hidden units) are kept in about this many rows at a time where no graph is."""
 
@@ -93,7 +95,7 @@ class Labelled:
 def checked_labels(y: Tensor, n: int, classes: int) -> Tensor:
     """(n,) int64. Raises ValueError unless there is a label from 0 to classes - 1 for each event."""
     y = torch.as_tensor(y)
-    if y.shape != (n,) or not bool(((y >= 0) & (y < classes) & (y % 1 == 0)).all()):
+    if y.shape != (n,) or not bool(is_state(y, classes).all()):
         raise ValueError(f"given should be {n} labels from 0 to {classes - 1}, of shape ({n},), not {tuple(y.shape)}")
     return y.long()
 

@@ -19,7 +19,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from reference_impls.gaussian_factors import in_chunks
+from reference_impls.discrete import is_state
+from reference_impls.gaussian_factors import as_floats, checked_parameters, in_chunks
+from reference_impls.indices import as_count
 from reference_impls.logistic import SoftmaxRegression, refuse_separated, solve
 
 
@@ -47,7 +49,7 @@ class AutoregressiveLogistic:
     family = "autoregressive logistic regression"
 
     def __init__(self, weight: Tensor, bias: Tensor, *, history: Tensor | None = None):
-        self.weight, self.bias = torch.as_tensor(weight), torch.as_tensor(bias)
+        self.weight, self.bias = as_floats(weight, bias)
         self.d = len(self.bias) if self.bias.dim() == 1 else 0
         if self.d == 0 or self.weight.shape != (self.d, self.d):
             shapes = f"{tuple(self.weight.shape)} and {tuple(self.bias.shape)}"
@@ -72,12 +74,12 @@ class AutoregressiveLogistic:
 
     def conditionals(self, x: Tensor) -> Tensor:
         """log p(x_i | x_<i); -inf where x_i is no bit."""
-        return torch.where((x == 0) | (x == 1), logsigmoid((2 * x - 1) * self.logits(x)), -math.inf)  # (n, d)
+        logits = self.logits(x)
+        signs = 2 * x.to(logits.dtype) - 1  # in float: of a byte, 0 - 1 is 255
+        return torch.where((x == 0) | (x == 1), logsigmoid(signs * logits), -math.inf)  # (n, d)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        is_bit = ((x == 0) | (x == 1)).all(-1)  # (n,)
-        log_prob = logsigmoid((2 * x - 1) * self.logits(x)).sum(-1)
-        return torch.where(is_bit, log_prob, -math.inf)  # (n,)
+        return self.conditionals(x).sum(-1)  # (n,)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         """One variable after the other, each given those drawn before it."""
@@ -89,12 +91,17 @@ class AutoregressiveLogistic:
 
     def prefix(self, k: int) -> "AutoregressiveLogistic":
         """p(x_1, ..., x_k): the marginals of an autoregressive model that are free."""
+        if not as_count(k, "k") <= self.d:
+            raise ValueError(f"k = {k}; there are {self.d} variables")
         return AutoregressiveLogistic(self.weight[:k, :k], self.bias[:k])
 
     def given_prefix(self, values: Tensor) -> "AutoregressiveLogistic":
         """p(x_{k+1}, ..., x_d | x_1, ..., x_k = values): what was seen becomes a part of the biases."""
+        values = torch.as_tensor(values)
+        if values.dim() != 1 or not ((values == 0) | (values == 1)).all():
+            raise ValueError(f"values should be bits (k,), each 0 or 1; their shape is {tuple(values.shape)}")
         k = len(values)
-        if not 0 <= k < self.d:
+        if not k < self.d:
             raise ValueError(f"{k} values leave nothing of {self.d} variables; give fewer")
         shift = self.weight[k:, :k] @ values.to(self.weight)
         return AutoregressiveLogistic(self.weight[k:, k:], self.bias[k:] + shift)
@@ -106,8 +113,7 @@ class AutoregressiveLogistic:
     def with_parameters(self, theta: Tensor) -> "AutoregressiveLogistic":
         """The model of this size that has these parameters; differentiable in theta (d (d + 1) / 2,)."""
         d = self.d
-        if theta.shape != (logistic_parameters(d),):
-            raise ValueError(f"theta should have shape ({logistic_parameters(d)},), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, logistic_parameters(d))
         weight = theta.new_zeros(d, d).masked_scatter(_below(d, theta.device), theta[d:])
         return AutoregressiveLogistic(weight, theta[:d])
 
@@ -118,8 +124,8 @@ class AutoregressiveLogistic:
         L-BFGS solves for one variable after the other; the stochastic solvers (`logistic.descend`), which need a
         generator, step on all of them at once.
         """
-        x = _checked_levels(x, 2, l2).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
-        bits, d = x.double(), x.shape[1]
+        (x,) = as_floats(x)
+        bits, d = _checked_levels(x, 2, l2).double(), x.shape[1]
         signs, below = 2 * bits - 1, _below(d, x.device)
 
         def loss_of_all(theta: Tensor, rows: Tensor | slice) -> Tensor:
@@ -155,7 +161,8 @@ class AutoregressiveSoftmax:
     family = "autoregressive softmax regression"
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor, *, history: Tensor | None = None):
-        self.weights, self.bias = tuple(weights), torch.as_tensor(bias)
+        *weights, self.bias = as_floats(*weights, bias)
+        self.weights = tuple(weights)
         if self.bias.dim() != 2 or self.bias.shape[1] < 2 or not self.bias.isfinite().all():
             raise ValueError(f"bias should be finite, of shape (d, K) with K > 1, not {tuple(self.bias.shape)}")
         self.d, self.states = self.bias.shape
@@ -182,7 +189,7 @@ class AutoregressiveSoftmax:
     def conditionals(self, x: Tensor) -> Tensor:
         """log p(x_i | x_<i); -inf where x_i is no level."""
         self._checked(x)
-        is_level = (x >= 0) & (x < self.states) & (x % 1 == 0)  # (n, d)
+        is_level = is_state(x, self.states)  # (n, d)
         levels = torch.where(is_level, x, 0).long()
         columns = [self.log_conditional(levels[:, :i]).gather(1, levels[:, i : i + 1]) for i in range(self.d)]
         return torch.where(is_level, torch.cat(columns, 1), -math.inf)  # (n, d)
@@ -207,8 +214,7 @@ class AutoregressiveSoftmax:
     def with_parameters(self, theta: Tensor) -> "AutoregressiveSoftmax":
         """The model of these sizes that has these parameters; differentiable in theta."""
         sizes = [(self.states - 1) * (i + 1) for i in range(self.d)]
-        if theta.shape != (sum(sizes),):
-            raise ValueError(f"theta should have shape ({sum(sizes)},), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, sum(sizes))
         old = [SoftmaxRegression(w, b) for w, b in zip(self.weights, self.bias, strict=True)]
         new = [part.with_parameters(t) for part, t in zip(old, theta.split(sizes), strict=True)]
         return AutoregressiveSoftmax([part.weight for part in new], torch.stack([part.bias for part in new]))
@@ -276,10 +282,10 @@ def _below(d: int, device: torch.device) -> Tensor:
 
 def _checked_levels(x: Tensor, states: int, l2: float) -> Tensor:
     x = torch.as_tensor(x)
-    if x.dim() != 2 or x.numel() == 0 or not ((x >= 0) & (x < states) & (x % 1 == 0)).all():
+    if x.dim() != 2 or x.numel() == 0 or not is_state(x, states).all():
         raise ValueError(f"x should have shape (n, d) and hold levels 0 to {states - 1}; its shape is {tuple(x.shape)}")
-    if not l2 >= 0:
-        raise ValueError(f"l2 = {l2}; a penalty should not be negative")
+    if not 0 <= l2 < math.inf:
+        raise ValueError(f"l2 = {l2}; a penalty should be finite and not negative")
     return x.long()
 
 

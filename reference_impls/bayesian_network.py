@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from reference_impls.discrete import disjoint, evidence_values, impossible_evidence, log_of, shares
 from reference_impls.factors import Factor, ImpossibleError, eliminate, product, reduced, unit
-from reference_impls.indices import split, split_evidence
+from reference_impls.indices import as_indices, split, split_evidence
 from reference_impls.states import (
     as_numbers,
     as_states,
@@ -57,7 +57,7 @@ class BayesianNetwork:
         names: Sequence[str] = (),
         labels: Sequence[Sequence[str]] = (),
     ):
-        self.parents = tuple(tuple(int(j) for j in pa) for pa in parents)
+        self.parents = tuple(tuple(as_indices(pa, f"parents[{i}]")) for i, pa in enumerate(parents))
         self.d = len(self.parents)
         self.order = topological_order(self.parents)
         if len(tables) != self.d or self.d == 0:
@@ -73,6 +73,10 @@ class BayesianNetwork:
         self.names, self.labels = tuple(names), tuple(tuple(label) for label in labels)
         if len(self.names) not in (0, self.d) or len(self.labels) not in (0, self.d):
             raise ValueError(f"names and labels, if given, should be one for each of {self.d} variables")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"names should be different, not {list(self.names)}")
+        if any(len(set(label)) != k for label, k in zip(self.labels, self.states, strict=False)):
+            raise ValueError(f"labels should name each of the {list(self.states)} states of the variables, differently")
         self.dtype, self.device = self.tables[0].dtype, self.tables[0].device
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ class BayesianNetwork:
         """p(x_a | the given values) as one array (K_a, ...), in the order of the indices, in float64."""
         a, _ = split(indices, self.d)
         checked_size([self.states[i] for i in a])
-        given = dict(given or {})
+        given = dict(zip(as_indices(given or (), "given"), as_indices((given or {}).values(), "given"), strict=True))
         if not all(0 <= i < self.d and i not in a and 0 <= v < self.states[i] for i, v in given.items()):
             raise ValueError(f"given should map other variables to their states, not {given}")
         factors = self._remaining(a, given)
@@ -149,12 +153,12 @@ class BayesianNetwork:
 
     def kl(self, other: "BayesianNetwork") -> Tensor:
         """E[log p] - E[log q] under p; q may have another graph on the same variables."""
-        if self.states != other.states:
-            raise ValueError(f"other should be a law on the states {self.states}, not {other.states}")
         return self.expected_log_prob(self) - self.expected_log_prob(other)  # ()
 
     def expected_log_prob(self, other: "BayesianNetwork") -> Tensor:
         """E[log q(x)] under this law p: a sum over the families of q, from the law of each under p."""
+        if self.states != other.states:
+            raise ValueError(f"other should be a law on the states {self.states}, not {other.states}")
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for i, (pa, q) in enumerate(zip(other.parents, other.tables, strict=True)):
             total = total + torch.xlogy(self.table([*pa, i]), q.double()).sum()
@@ -196,7 +200,8 @@ class BayesianNetwork:
     ) -> "BayesianNetwork":
         """Maximum likelihood from draws (n, d), with `smoothing` added to each count; a state of the parents that does
         not occur gets a uniform row, as the draws say nothing about it."""
-        topological_order(parents)
+        if len(topological_order(parents)) != len(states):
+            raise ValueError(f"parents are given for {len(parents)} variables, states for {len(states)}")
         x = sample_states(x, states)
         tables = []
         for i, pa in enumerate(parents):

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from reference_impls.discrete import Categorical
-from reference_impls.gaussian_factors import in_chunks
-from reference_impls.indices import split, split_evidence
+from reference_impls.discrete import Categorical, from_logits, logits_of
+from reference_impls.gaussian_factors import checked_parameters, in_chunks
+from reference_impls.indices import as_count, split, split_evidence
 
 
 class BernoulliMixture:
@@ -97,15 +97,13 @@ class BernoulliMixture:
 
     def parameters(self) -> Tensor:
         """log(pi_k / pi_K) for k < K, then the logits of q; those of probabilities 0 and 1 are infinite."""
-        return torch.cat([(self.weights / self.weights[-1]).log()[:-1], self.probs.logit().flatten()])
+        return torch.cat([logits_of(self.weights), self.probs.logit().flatten()])
 
     def with_parameters(self, theta: Tensor) -> "BernoulliMixture":
         """The mixture of this size that has these parameters; differentiable in theta (k - 1 + k d,)."""
         K = len(self.weights)
-        if theta.shape != (K - 1 + K * self.d,):
-            raise ValueError(f"theta should have shape ({K - 1 + K * self.d},), not {tuple(theta.shape)}")
-        weights = torch.cat([theta[: K - 1], theta.new_zeros(1)]).softmax(0)
-        return BernoulliMixture(weights, theta[K - 1 :].sigmoid().reshape(K, self.d))
+        theta = checked_parameters(theta, K - 1 + K * self.d)
+        return BernoulliMixture(from_logits(theta[: K - 1]), theta[K - 1 :].sigmoid().reshape(K, self.d))
 
     def fit(self, x: Tensor, *, generator: Generator | None = None, restarts: int = 4, **options) -> "BernoulliMixture":
         """A local maximum of the likelihood with as many components as this mixture.
@@ -129,14 +127,15 @@ def fit_bernoulli_mixture(x: Tensor, k: int, *, generator: Generator, restarts: 
     """A good local maximum of the likelihood with k components: EM from the best of some short runs."""
     x = _checked_sample(x)
     short = {**options, "iterations": 10}
-    if restarts < 1:
-        raise ValueError(f"restarts should be 1 or more, not {restarts}")
-    runs = [expectation_maximisation(random_start(x, k, generator=generator), x, **short) for _ in range(restarts)]
+    starts = [random_start(x, k, generator=generator) for _ in range(as_count(restarts, "restarts"))]
+    runs = [expectation_maximisation(start, x, **short) for start in starts]
     return expectation_maximisation(max(runs, key=lambda run: run.history[-1]), x, **options)
 
 
 def pool(mixtures: Sequence[BernoulliMixture]) -> BernoulliMixture:
     """The even mixture of mixtures, which is a mixture again. By Jensen its mean log-likelihood is at least theirs."""
+    if len({mixture.d for mixture in mixtures}) != 1:
+        raise ValueError("mixtures should be one or more, all of the same number of pixels")
     weights = torch.cat([mixture.weights for mixture in mixtures]) / len(mixtures)
     return BernoulliMixture(weights, torch.cat([mixture.probs for mixture in mixtures]))
 
@@ -147,8 +146,8 @@ def random_start(x: Tensor, k: int, *, generator: Generator) -> BernoulliMixture
     A half of the mean keeps every value that occurs possible under every component, as EM never revives a 0.
     """
     x = _checked_sample(x).double()
-    if k < 1:
-        raise ValueError(f"k = {k} components; k should be positive")
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k = {k} components; k should be a positive whole number")
     chosen = torch.randint(len(x), (k,), generator=generator, device=x.device)
     return BernoulliMixture(x.new_full((k,), 1 / k), (x[chosen] + x.mean(0)) / 2)
 
@@ -165,8 +164,8 @@ def expectation_maximisation(
     Beta(1 + prior, 1 + prior). What never falls then, and is kept as history, is the log-likelihood plus the log-prior,
     prior sum [log q + log(1 - q)]. Steps are taken in float64; the mixture returned has the dtype of x.
     """
-    if not prior >= 0:
-        raise ValueError(f"prior = {prior}; it is a number of draws, and should not be negative")
+    if not 0 <= prior < math.inf:
+        raise ValueError(f"prior = {prior}; it is a number of draws, and should be finite and not negative")
     dtype = (x := _checked_sample(x)).dtype
     x, mixture = x.double(), start.to(x.device, torch.float64)
     log_joint = mixture.log_joint(x)  # (n, k)

@@ -24,7 +24,7 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.gaussian import DiagonalGaussian
-from reference_impls.gaussian_factors import as_floats, checked_draws, checked_sample
+from reference_impls.gaussian_factors import as_floats, checked_draws, checked_sample, checked_shares
 from reference_impls.uniform import Uniform
 
 
@@ -73,7 +73,7 @@ class SquaredUniform:
         return (z.clamp_min(0).sqrt() / a).clamp_max(1)  # (n,)
 
     def icdf(self, u: Tensor) -> Tensor:
-        u, a = as_floats(u, self.a)
+        u, a = as_floats(checked_shares(u), self.a)
         return torch.where((u >= 0) & (u <= 1), (a * u).square(), math.nan)[:, None]  # (n, 1)
 
     @classmethod

@@ -59,7 +59,7 @@ class TriangularMap:
 
     def __init__(self, scale: Tensor, linear: Tensor, quadratic: Tensor):
         self.scale, self.linear, self.quadratic = as_floats(scale, linear, quadratic)
-        self.d = len(self.scale)
+        self.d = self.scale.shape[0] if self.scale.dim() else 0
         for name, matrix in (("scale", self.scale), ("linear", self.linear), ("quadratic", self.quadratic)):
             if matrix.shape != (self.d, self.d) or not matrix.isfinite().all():
                 raise ValueError(f"{name} should be finite, ({self.d}, {self.d}), not {tuple(matrix.shape)}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reference_impls.bayesian_network import BayesianNetwork
 from reference_impls.discrete import shares
-from reference_impls.states import placing, sample_states
+from reference_impls.states import checked_size, placing, sample_states
 
 ROWS = 2**14
 """Draws to a product: their 0-1 columns take memory, and in float32 counts are exact up to 2^24."""
@@ -54,6 +54,7 @@ def pairwise_counts(x: Tensor, states: Sequence[int]) -> Tensor:
     """
     x = sample_states(x, states)
     (n, d), k = x.shape, max(states)
+    checked_size([d, k, d, k])
     values = torch.arange(1, k, device=x.device)
     counts = torch.zeros(d, k, d, k, dtype=torch.float64, device=x.device)
     for rows in x.split(ROWS):

@@ -43,13 +43,14 @@ class Diagonals:
 
     def skewed(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
         """Both sides (rows, columns, n, f), the right one in the mirror: (2, places, n, f) for each diagonal."""
-        sides = [side.flatten(0, 1)[order] for side, order in zip((left, right), self.orders, strict=True)]
-        return torch.stack(sides).split(self.lengths, 1)
+        both = zip((left, right), self.orders, strict=True)
+        sides = torch.stack([side.flatten(0, 1).index_select(0, order) for side, order in both])
+        return sides.split(self.lengths, 1)
 
     def unskewed(self, lines: list[Tensor], like: Tensor) -> list[Tensor]:
         """The way back, to the two sides (rows, columns, n, f)."""
         both = zip(torch.cat(lines, 1), self.orders, strict=True)
-        return [side[order.argsort()].unflatten(0, like.shape[:2]) for side, order in both]
+        return [side.index_select(0, order.argsort()).unflatten(0, like.shape[:2]) for side, order in both]
 
 
 class DiagonalLayer(nn.Module):

@@ -118,9 +118,9 @@ class Categorical:
         """log pi_x; x may come in any dtype, and what is not a state has probability zero."""
         if x.dim() != 1:
             raise ValueError(f"draws should have shape (n,), not {tuple(x.shape)}")
-        is_state = (x >= 0) & (x < self.states) & (x % 1 == 0)  # (n,)
+        possible = is_state(x, self.states)  # (n,)
         pi = self.probs.to(torch.promote_types(x.dtype, self.probs.dtype))  # (K,)
-        return torch.where(is_state, pi[torch.where(is_state, x, 0).long()], 0).log()  # (n,)
+        return torch.where(possible, pi[torch.where(possible, x, 0).long()], 0).log()  # (n,)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         """The first state k with u < pi_0 + ... + pi_k, for u uniform on [0, 1): an empty interval catches nothing."""
@@ -146,7 +146,7 @@ class Categorical:
     def fit(self, x: Tensor, *, smoothing: float = 0.0) -> "Categorical":
         """Maximum likelihood with as many states as this law: pi_k = (n_k + smoothing) / (n + K smoothing)."""
         x = torch.as_tensor(x)
-        if x.dim() != 1 or len(x) == 0 or not ((x >= 0) & (x < self.states) & (x % 1 == 0)).all():
+        if x.dim() != 1 or len(x) == 0 or not is_state(x, self.states).all():
             raise ValueError(f"x should be states (n,) from 0 to {self.states - 1}, with n > 0; it is {tuple(x.shape)}")
         counts = torch.bincount(x.long(), minlength=self.states)  # (K,)
         return Categorical(shares(counts, smoothing).to(self.probs.dtype))
@@ -167,7 +167,13 @@ class Categorical:
         return torch.arange(self.states, dtype=self.probs.dtype, device=self.probs.device)  # (K,)
 
 
-# Rows of probabilities, and the numbers behind them
+# States, rows of probabilities, and the numbers behind them
+
+
+def is_state(x: Tensor, states: int) -> Tensor:
+    """Which entries of x are one of 0, ..., K - 1, in any dtype: as a byte, the number 256 itself would turn into 0."""
+    x = x if x.is_floating_point() else x.long()
+    return (x >= 0) & (x < states) & (x % 1 == 0)
 
 
 def shares(counts: Tensor, smoothing: float = 0.0) -> Tensor:

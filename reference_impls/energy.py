@@ -24,8 +24,15 @@ from torch import Generator, Tensor
 from torch.linalg import solve_triangular
 
 from reference_impls.gaussian import Gaussian
-from reference_impls.gaussian_factors import checked_values, factor_of_covariance
-from reference_impls.indices import split_evidence
+from reference_impls.gaussian_factors import (
+    as_floats,
+    checked_parameters,
+    checked_values,
+    factor_of_covariance,
+    infinite_at_infinity,
+    length,
+)
+from reference_impls.indices import as_count, split_evidence
 
 
 class GaussianEnergy:
@@ -35,18 +42,15 @@ class GaussianEnergy:
     family = "Gaussian energy"
 
     def __init__(self, mean: Tensor, precision: Tensor):
-        self.loc, self.precision = torch.as_tensor(mean), torch.as_tensor(precision)
-        if self.loc.dim() != 1 or self.precision.shape != (len(self.loc), len(self.loc)):
+        self.loc, self.precision = as_floats(mean, precision)
+        self.d = length(self.loc)
+        if self.precision.shape != (self.d, self.d):
             shapes = f"{tuple(self.loc.shape)} and {tuple(self.precision.shape)}"
             raise ValueError(f"mean and precision should have shapes (d,) and (d, d), not {shapes}")
-        try:
-            self.factor = factor_of_covariance(self.precision)  # L with L L^T = P
-        except ValueError as reason:
-            raise ValueError(f"precision: {str(reason).replace('the covariance', 'it')}") from None
-        self.d = len(self.loc)
+        self.factor = factor_of_covariance(self.precision, "precision")  # L with L L^T = P
 
     def energy(self, x: Tensor) -> Tensor:
-        return self._whiten(x).square().sum(-1) / 2  # (n,)
+        return infinite_at_infinity(self._whiten(x).square().sum(-1), x) / 2  # (n,)
 
     def log_partition(self) -> Tensor:
         """log Z = d/2 log(2 pi) - 1/2 log det P."""
@@ -98,8 +102,7 @@ class GaussianEnergy:
     def with_parameters(self, theta: Tensor) -> "GaussianEnergy":
         """The law on R^d that has these parameters; differentiable in theta (d + d (d + 1) / 2,)."""
         d = self.d
-        if theta.shape != (d + d * (d + 1) // 2,):
-            raise ValueError(f"theta should have shape ({d + d * (d + 1) // 2},), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, d + d * (d + 1) // 2)
         at = torch.ones(d, d, dtype=torch.bool, device=theta.device).tril()
         packed = theta.new_zeros(d, d).masked_scatter(at, theta[d:])
         factor = packed.tril(-1) + packed.diagonal().exp().diag()
@@ -108,6 +111,7 @@ class GaussianEnergy:
     @classmethod
     def fit(cls, x: Tensor) -> "GaussianEnergy":
         """Score matching: J = -tr P + tr(P^2 S) / 2 is least at P = S^-1, which is maximum likelihood as well."""
+        (x,) = as_floats(x)
         fitted = Gaussian.fit(x.double())
         return cls(fitted.mean().to(x.dtype), torch.cholesky_inverse(fitted.cholesky).to(x.dtype))
 
@@ -134,7 +138,7 @@ class NeuralEnergy:
     def __init__(
         self, scale: Tensor | float, weight: Tensor, bias: Tensor, height: Tensor, *, losses: Tensor | None = None
     ):
-        self.weight = torch.as_tensor(weight)  # (units, d)
+        (self.weight,) = as_floats(weight)  # (units, d)
         self.scale, self.bias, self.height = (torch.as_tensor(t).to(self.weight) for t in (scale, bias, height))
         units = self.weight.shape[:1]
         if self.weight.dim() != 2 or self.bias.shape != units or self.height.shape != units or self.scale.dim():
@@ -145,7 +149,8 @@ class NeuralEnergy:
         self.losses = losses  # (steps,), J of the training draws
 
     def energy(self, x: Tensor) -> Tensor:
-        return (x.to(self._dtype(x)) / self.scale).square().sum(-1) / 2 + self._bumps(x)  # (n,)
+        bowl = (x.to(self._dtype(x)) / self.scale).square().sum(-1) / 2
+        return infinite_at_infinity(bowl + self._bumps(x), x)  # (n,)
 
     def score(self, x: Tensor) -> Tensor:
         """-x / sigma^2 - W^T (v (1 - tanh^2))."""
@@ -209,8 +214,7 @@ class NeuralEnergy:
     def with_parameters(self, theta: Tensor) -> "NeuralEnergy":
         """The energy of these sizes that has these parameters; differentiable in theta."""
         units, d = self.weight.shape
-        if theta.shape != (1 + units * (d + 2),):
-            raise ValueError(f"theta should have shape ({1 + units * (d + 2)},), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, 1 + units * (d + 2))
         scale, weight, bias, height = theta.split([1, units * d, units, units])
         return NeuralEnergy(scale[0].exp(), weight.reshape(units, d), bias, height)
 
@@ -221,6 +225,7 @@ class NeuralEnergy:
         """
         if x.dim() != 2 or x.shape[1] != self.d or len(x) == 0 or not x.isfinite().all():
             raise ValueError(f"draws to fit should be finite, of shape (n, {self.d}), not {tuple(x.shape)}")
+        steps = as_count(steps, "steps")
         theta = self.parameters().double().requires_grad_()
         optimiser, history, best = torch.optim.Adam([theta], lr=rate), [], (math.inf, theta.detach())
         for step in range(steps):
@@ -273,9 +278,12 @@ def langevin(
 
         a = min(1, exp(E(x) - E(y)) q(x | y) / q(y | x)).
     """
-    if not step > 0:
-        raise ValueError(f"step = {step}; it should be positive")
-    for _ in range(steps):
+    if not 0 < step < math.inf:
+        raise ValueError(f"step = {step}; it should be positive and finite")
+    (x,) = as_floats(x)
+    if not x.isfinite().all():
+        raise ValueError("x, where the chains start, should be finite")
+    for _ in range(as_count(steps, "steps", 0)):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         y = x + step * model.score(x) + math.sqrt(2 * step) * noise  # (n, d)
         if exact:

@@ -30,7 +30,9 @@ from reference_impls.gaussian_factors import (
     checked_parameters,
     checked_sample,
     checked_values,
+    checked_variance,
     factor_of_covariance,
+    factor_of_draws,
     in_chunks,
     infinite_at_infinity,
     inverse_factor,
@@ -176,7 +178,7 @@ class Gaussian:
                 f"the covariance of {len(x)} draws in R^{x.shape[1]} is singular: x needs more rows, or fewer columns"
             )
         loc = x.double().mean(0)  # (d,)
-        factor = lower_factor((x - loc).mT / math.sqrt(len(x)))  # (d, d)
+        factor = factor_of_draws(x - loc, loc, len(x), x.dtype)  # (d, d)
         return cls(loc.to(x.dtype), cholesky=factor.to(x.dtype))
 
     def parameters(self) -> Tensor:
@@ -279,11 +281,7 @@ class DiagonalGaussian:
         x = checked_sample(x)
         loc = x.double().mean(0)  # (d,)
         variance = (x - loc).square().mean(0)  # (d,)
-        # Of equal numbers x_i the mean is off by n eps |x_i| at most; a variance below its square is no variance.
-        rounding = len(x) * torch.finfo(torch.float64).eps * loc.abs()
-        if not (variance > rounding.square()).all():
-            raise ValueError("a column of x is constant, so that it has no density; drop it")
-        return cls(loc.to(x.dtype), variance.to(x.dtype))
+        return cls(loc.to(x.dtype), checked_variance(variance, loc, len(x)).to(x.dtype))
 
     def parameters(self) -> Tensor:
         """theta = (mu, log sigma^2), 2 d numbers, any of R."""

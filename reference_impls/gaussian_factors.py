@@ -26,8 +26,10 @@ GROUPS = 4
 def factor_of_covariance(covariance: Tensor, name: str = "covariance") -> Tensor:
     """The Cholesky factor L of Sigma = L L^T; a ValueError when Sigma is not symmetric and positive definite.
 
-    L_ii^2 is the variance of x_i given the coordinates before it. Once that falls to d eps of the variance of x_i, it
-    is rounding error, and Sigma cannot be told from a singular matrix (Higham, theorem 10.7).
+    The variance that is left of x_i given all others is w_i^T Sigma w_i, see `residuals`. Entries of Sigma that are off
+    by eps of themselves move it by eps |w_i|^T |Sigma| |w_i| at most, to first order, and the factorisation by d eps of
+    float64 in place of eps (Higham, theorem 10.3). What is no larger than that is rounding error, and Sigma cannot be
+    told from a singular matrix.
     """
     if not covariance.isfinite().all():
         raise ValueError(f"the {name} has entries that are not finite; give numbers")
@@ -40,7 +42,7 @@ def factor_of_covariance(covariance: Tensor, name: str = "covariance") -> Tensor
     if not asymmetry.max() <= torch.finfo(covariance.dtype).eps ** 0.5:  # far more than rounding explains
         raise ValueError(f"the {name} is not symmetric; give the mean of it and its transpose")
     factor, failed_at = torch.linalg.cholesky_ex((sigma + sigma.mT) / 2)
-    if failed_at or not (factor.diagonal().square() > len(sigma) * torch.finfo(sigma.dtype).eps * variance).all():
+    if failed_at or not _told_from_singular(sigma.detach(), factor.detach(), torch.finfo(covariance.dtype).eps):
         raise ValueError(
             f"the {name} is not positive definite, so that there is no density; add a small multiple of I to it, or "
             "drop coordinates that others determine"
@@ -48,17 +50,56 @@ def factor_of_covariance(covariance: Tensor, name: str = "covariance") -> Tensor
     return factor.to(covariance.dtype)
 
 
+def _told_from_singular(sigma: Tensor, factor: Tensor, eps: float) -> bool:
+    w, left = residuals(factor)
+    rounding = eps + len(sigma) * torch.finfo(sigma.dtype).eps
+    return bool((left.square() > rounding * ((w.abs() @ sigma.abs()) * w.abs()).sum(-1)).all())
+
+
+def residuals(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """What is left of x_i once all others are known: w_i . (x - mu), with w_ii = 1, and its standard deviation.
+
+    From the precision Lambda: w_ij = Lambda_ij / Lambda_ii, and the variance is 1 / Lambda_ii.
+    """
+    inverse = inverse_factor(factor)
+    precision = inverse.mT @ inverse
+    variance = 1 / precision.diagonal()
+    return precision * variance[:, None], variance.sqrt()  # (d, d), (d,)
+
+
+def factor_of_draws(root: Tensor, mean: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+    """L with L L^T = R^T R / n for the root R (r, d) of the scatter of n draws; a ValueError if they lie in a plane.
+
+    Draws x_j that are off by eps |x_j| in their dtype, and a mean that is off by n eps |m_j| in float64, move what is
+    left of x_i given all others, w_i . (x - m), by as much as that, weighted by |w_i|. If no more is left, x_i is
+    constant or a combination of the others.
+    """
+    plane = "the covariance of x is singular: a column is constant, or follows from others; drop it, or give more rows"
+    try:
+        factor = lower_factor(root.mT / math.sqrt(n))  # (d, d)
+    except ValueError:
+        raise ValueError(plane) from None
+    w, left = residuals(factor.detach().double())
+    size = (factor.detach().square().sum(-1) + mean.detach().square()).sqrt()  # of a draw, (d,)
+    off = torch.finfo(dtype).eps * size + n * torch.finfo(torch.float64).eps * mean.detach().abs()
+    if not (left > w.abs() @ off.double()).all():
+        raise ValueError(plane)
+    return factor
+
+
 def lower_factor(matrix: Tensor) -> Tensor:
     """The Cholesky factors of B B^T for B (..., k, m), without squaring B: if B^T = Q R, then B B^T = R^T R."""
     b = matrix.double()
     if b.shape[-2] > b.shape[-1]:
-        raise ValueError(f"the covariance of {b.shape[-2]} combinations of {b.shape[-1]} variables is singular")
+        raise ValueError(
+            f"the covariance of {b.shape[-2]} combinations of {b.shape[-1]} variables is singular; give fewer rows"
+        )
     r = torch.linalg.qr(b.mT).R  # (..., k, k)
     diagonal = r.diagonal(dim1=-2, dim2=-1)
     factor = r.mT * diagonal.sign()[..., None, :]  # R is unique up to the signs of its rows
     row_norm = torch.linalg.vector_norm(b.detach(), dim=-1)
     if not (diagonal.abs() > max(b.shape[-2:]) * torch.finfo(b.dtype).eps * row_norm).all():
-        raise ValueError("the rows are linearly dependent, so that their covariance is singular")
+        raise ValueError("the rows are linearly dependent, so that their covariance is singular; drop some of them")
     return factor.to(matrix.dtype)
 
 
@@ -152,6 +193,13 @@ def checked_draws(x: Tensor, d: int) -> Tensor:
     return x
 
 
+def checked_shares(u: Tensor) -> Tensor:
+    u = torch.as_tensor(u)
+    if u.dim() != 1:
+        raise ValueError(f"u should have shape (n,), not {tuple(u.shape)}")
+    return u
+
+
 def checked_sample(x: Tensor) -> Tensor:
     """Draws to fit: finite, floating, (n, d) with n > 0."""
     (x,) = as_floats(x)
@@ -162,6 +210,14 @@ def checked_sample(x: Tensor) -> Tensor:
     if not x.isfinite().all():
         raise ValueError("the sample x to fit should be finite; drop the rows that are not")
     return x
+
+
+def checked_variance(variance: Tensor, mean: Tensor, n: int) -> Tensor:
+    """Of equal numbers x_i the mean is off by n eps |x_i| at most; a variance below its square is no variance."""
+    rounding = n * torch.finfo(torch.float64).eps * mean.abs()
+    if not (variance > rounding.square()).all():
+        raise ValueError("a column of x is constant, so that it has no density; drop it")
+    return variance
 
 
 def checked_values(values: Tensor, k: int) -> Tensor:

@@ -43,6 +43,8 @@ def log_prob_observed(model, x: Tensor) -> Tensor:
 def impute(model: Gaussian, x: Tensor, *, generator: Generator | None = None) -> Tensor:
     """x (n, d) with NaN replaced by E[x_mis | x_obs], or given a generator by a draw from p(x_mis | x_obs)."""
     x = as_floats(checked_draws(x, model.d), model.loc)[0].clone()
+    if x.isinf().any():
+        raise ValueError("x should be of numbers and NaN; drop the rows with infinities")
     for observed, missing, rows in patterns(x):
         mean, factor = _regression(model.loc.to(x), model.cholesky.to(x), x[rows], observed, missing)  # (m, b), (b, b)
         if generator is not None:

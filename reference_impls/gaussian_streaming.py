@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from reference_impls.gaussian import DiagonalGaussian, Gaussian
-from reference_impls.gaussian_factors import checked_sample, lower_factor
+from reference_impls.gaussian_factors import checked_sample, checked_variance, factor_of_draws
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,13 @@ class Statistics:
         d = len(self.mean)
         if not self.n > d:
             raise ValueError(f"the covariance of {self.n} draws in R^{d} is singular: give more rows, or fewer columns")
-        return Gaussian(self.mean.to(dtype), cholesky=lower_factor(self.root.mT / math.sqrt(self.n)).to(dtype))
+        factor = factor_of_draws(self.root, self.mean, self.n, torch.float64)
+        return Gaussian(self.mean.to(dtype), cholesky=factor.to(dtype))
 
     def diagonal(self, dtype: torch.dtype = torch.float64) -> DiagonalGaussian:
         """The maximum likelihood estimate with independent coordinates."""
-        return DiagonalGaussian(self.mean.to(dtype), (self.root.square().sum(0) / self.n).to(dtype))
+        variance = self.root.square().sum(0) / self.n  # (d,)
+        return DiagonalGaussian(self.mean.to(dtype), checked_variance(variance, self.mean, self.n).to(dtype))
 
 
 def statistics_of(chunks: Iterable[Tensor]) -> Statistics:

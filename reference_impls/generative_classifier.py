@@ -19,9 +19,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from reference_impls.discrete import Bernoulli, Categorical
+from reference_impls.discrete import Bernoulli, Categorical, evidence_values, is_state
 from reference_impls.gaussian import DiagonalGaussian, Gaussian
+from reference_impls.gaussian_factors import as_floats
 from reference_impls.gaussian_missing import log_prob_observed
+from reference_impls.indices import as_count, split_evidence
 from reference_impls.logistic import SoftmaxRegression
 
 FAMILIES = ("lda", "qda", "gaussian_naive_bayes", "bernoulli_naive_bayes")
@@ -81,7 +83,10 @@ class GenerativeClassifier:
 
     def classify(self, x: Tensor) -> Tensor:
         """The most probable label, which no rule beats in expected accuracy if the model is right."""
-        return self.log_joint(x).argmax(-1)  # (n,)
+        log_joint = self.log_joint(x)
+        if not (log_joint > -math.inf).any(-1).all():
+            raise ValueError("x has a row that is impossible under every class, and so has no label; drop it")
+        return log_joint.argmax(-1)  # (n,)
 
     # Draws and moments of x
 
@@ -114,9 +119,10 @@ class GenerativeClassifier:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "GenerativeClassifier":
         """p(y, x_b | x_a): the prior becomes p(y | x_a), each model p(x_b | x_a, y)."""
-        if len(indices) == 0:
+        indices, _ = split_evidence(indices, self.d)
+        values = evidence_values(values, len(indices)).to(self.prior)
+        if not indices:
             return self
-        values = torch.as_tensor(values).to(self.prior)
         posterior = self.marginal(indices).posterior(values[None])[0]
         return GenerativeClassifier(posterior, [model.conditional(indices, values) for model in self.models])
 
@@ -182,7 +188,7 @@ class GenerativeClassifier:
     def _labels(self, y: Tensor | int, n: int, device: torch.device) -> Tensor:
         y = torch.as_tensor(y, device=device)
         y = y.expand(n) if y.dim() == 0 else y
-        if y.shape != (n,) or not ((y >= 0) & (y < self.classes) & (y % 1 == 0)).all():
+        if y.shape != (n,) or not is_state(y, self.classes).all():
             raise ValueError(f"labels should be one of 0 to {self.classes - 1} for each of {n} draws")
         return y.long()
 
@@ -212,8 +218,9 @@ def false_alarm_rate(threshold: float, d: int) -> float:
     By parts, with s = t / 2: e^-s sum_{j < d/2} s^j / j! for an even d (of a Poisson process, fewer than d / 2 events),
     and erfc(sqrt s) + e^-s sum_{0 < j < d/2} s^{j - 1/2} / Gamma(j + 1/2) for an odd one.
     """
-    if not threshold >= 0 or d < 1:
-        raise ValueError(f"threshold {threshold} and d = {d}; they should not be negative, and d at least 1")
+    d = as_count(d, "d")
+    if not threshold >= 0:
+        raise ValueError(f"threshold = {threshold}; a squared distance is not negative")
     s = threshold / 2
     if s == 0 or s == math.inf:
         return float(s == 0)
@@ -242,18 +249,17 @@ def _fitted(family: Callable, x: Tensor, k: int) -> Gaussian | DiagonalGaussian:
 
 
 def _pixels(x: Tensor, smoothing: float) -> Bernoulli:
-    if not ((x == 0) | (x == 1)).all() or not smoothing >= 0:
-        raise ValueError("Bernoulli naive Bayes asks for features 0 and 1, and smoothing that is not negative")
+    if not ((x == 0) | (x == 1)).all() or not 0 <= smoothing < math.inf:
+        raise ValueError("Bernoulli naive Bayes asks for features 0 and 1, and finite smoothing that is not negative")
     return Bernoulli(((x.double().sum(0) + smoothing) / (len(x) + 2 * smoothing)).to(x.dtype))
 
 
 def _checked_sample(x: Tensor, y: Tensor, classes: int | None) -> tuple[Tensor, Tensor, int]:
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
-    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-    if x.dim() != 2 or y.shape != x.shape[:1] or len(x) == 0 or not x.isfinite().all():
+    (x,), y = as_floats(x), torch.as_tensor(y)
+    if x.dim() != 2 or y.shape != x.shape[:1] or len(x) == 0 or not (x.isfinite().all() and y.isfinite().all()):
         raise ValueError(f"x (n, d) and y (n,) should be finite, n > 0; theirs are {tuple(x.shape)}, {tuple(y.shape)}")
-    classes = int(y.max()) + 1 if classes is None else classes
-    if not ((y >= 0) & (y < classes) & (y % 1 == 0)).all() or len(y.unique()) < classes:
+    classes = int(y.max()) + 1 if classes is None else as_count(classes, "classes")
+    if not is_state(y, classes).all() or len(y.unique()) < classes:
         raise ValueError(f"y should hold every label from 0 to {classes - 1}, and no other")
     return x, y, classes
 

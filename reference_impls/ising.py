@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from reference_impls.gaussian_factors import checked_parameters
+from reference_impls.indices import as_count
 from reference_impls.logistic import minimise
 
 MOST_ROWS = 12
@@ -34,8 +36,8 @@ class IsingGrid:
         coupling = torch.as_tensor(coupling)
         self.coupling = coupling if coupling.is_floating_point() else coupling.to(torch.get_default_dtype())  # ()
         self.field = torch.as_tensor(field).to(self.coupling)  # ()
-        self.rows, self.columns = rows, columns
-        if rows < 1 or columns < 1 or min(rows, columns) > MOST_ROWS:
+        self.rows, self.columns = as_count(rows, "rows"), as_count(columns, "columns")
+        if min(rows, columns) > MOST_ROWS:
             raise ValueError(f"a grid {rows} x {columns}; its shorter side should be from 1 to {MOST_ROWS}")
         if self.coupling.dim() or self.field.dim() or not (self.coupling.isfinite() and self.field.isfinite()):
             raise ValueError("coupling and field should be finite numbers")
@@ -84,10 +86,12 @@ class IsingGrid:
         Squares of one colour are not neighbours: given the others they are independent, P(s_i = 1 | rest) = sigma(2
         (beta (sum of the neighbours) + h)). Each half-step leaves p as it is, and so does the sweep.
         """
+        if not (s.shape[1:] == (self.rows, self.columns) and (s.abs() == 1).all()):
+            raise ValueError(f"s should be spins -1 or 1, (n, {self.rows}, {self.columns}), not {tuple(s.shape)}")
         row, column = torch.meshgrid(torch.arange(self.rows), torch.arange(self.columns), indexing="ij")
         black = ((row + column) % 2 == 0).to(s.device)
-        for colour in (black, ~black) * sweeps:
-            local = self.coupling.to(s) * _neighbours(s) + self.field.to(s)  # (n, rows, columns)
+        for colour in (black, ~black) * as_count(sweeps, "sweeps", 0):
+            local = self.coupling * _neighbours(s) + self.field  # (n, rows, columns)
             u = torch.rand(s.shape, generator=generator, dtype=torch.float64, device=s.device)
             fresh = torch.where(u < (2 * local.double()).sigmoid(), 1, -1).to(s.dtype)
             s = torch.where(colour, fresh, s)
@@ -110,19 +114,28 @@ class IsingGrid:
         return curvature.reshape(d, d).to(self.coupling.dtype)
 
     def entropy(self) -> Tensor:
-        """H = log Z + E[E(s)], with E[E(s)] = -d log Z(t) / dt at t = 1, where Z(t) sums exp(-t E)."""
-        beta, fields = self.coupling.double(), self._fields()
-        one = torch.ones_like(beta)
-        slope, log_z = torch.func.grad_and_value(lambda t: self._log_partition(t * beta, t * fields))(one)
-        return (log_z - slope).to(self.coupling.dtype)  # ()
+        """H(s_last) + sum_j H(s_j | s_{j+1}) over the columns, from their laws as in `sample`: no large terms cancel.
+
+        log Z + E[E(s)] is the same number, but the difference of two that grow with beta.
+        """
+        spins, messages = self._messages(self.coupling.double(), self._fields())
+        pull = self.coupling.double() * spins @ spins.mT  # (2^r, 2^r)
+        log_law = messages[-1].log_softmax(0)  # (2^r,)
+        law = log_law.exp()
+        entropy = -(law @ log_law)
+        for message in reversed(messages[:-1]):
+            log_given = (message[:, None] + pull).log_softmax(0)  # log p(s_j | s_{j+1})
+            given = log_given.exp()
+            entropy = entropy - (given * log_given).sum(0) @ law
+            law = given @ law
+        return entropy.to(self.coupling.dtype)  # ()
 
     def parameters(self) -> Tensor:
         return torch.stack([self.coupling, self.field])  # (2,)
 
     def with_parameters(self, theta: Tensor) -> "IsingGrid":
         """The same grid with coupling and field theta (2,); differentiable."""
-        if theta.shape != (2,):
-            raise ValueError(f"theta should have shape (2,), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, 2)
         return IsingGrid(self.rows, self.columns, theta[0], theta[1])
 
     @classmethod

@@ -39,7 +39,7 @@ def over_lines(into: Sequence[Tensor], starts: Sequence[int], weight: Tensor, ab
 def cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """h and c (..., units) from the gates (..., 4 units) and the c before."""
     units = c.shape[-1]
-    o, f, i = gates[..., : 3 * units].sigmoid().chunk(3, -1)
+    o, f, i, _ = gates.sigmoid().chunk(4, -1)  # of all four, as one block takes less time than three quarters of each
     c = torch.addcmul(f * c, i, gates[..., 3 * units :].tanh())
     return o * c.tanh(), c
 

@@ -34,7 +34,7 @@ from reference_impls.gaussian_factors import (
     lower_factor,
     normals,
 )
-from reference_impls.indices import split, split_evidence
+from reference_impls.indices import as_count, split, split_evidence
 
 
 class FactorAnalysis:
@@ -310,7 +310,7 @@ def _log_likelihood(S: Tensor, W: Tensor, psi: Tensor, n: int) -> Tensor:
 def _standardised(x: Tensor, q: int, together: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x, its mean, a unit for each column (or one for all), and the covariance (divided by N) in these units."""
     x = checked_sample(x)
-    if not 1 <= q < x.shape[1]:
+    if not 1 <= as_count(q, "q", 0) < x.shape[1]:
         raise ValueError(f"q should be from 1 to {x.shape[1] - 1}, fewer than the columns of x; it is {q}")
     loc = x.double().mean(0)
     deviation = (x - loc).square().mean(0).sqrt()

@@ -17,7 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from reference_impls.discrete import Categorical
+from reference_impls.discrete import Categorical, is_state
+from reference_impls.gaussian_factors import as_floats, checked_parameters, checked_values
+from reference_impls.indices import as_count
 
 SOLVERS = ("lbfgs", "sgd", "adam")
 
@@ -33,7 +35,7 @@ class SoftmaxRegression:
     family = "softmax regression"
 
     def __init__(self, weight: Tensor, bias: Tensor, *, history: Tensor | None = None):
-        self.weight, self.bias = torch.as_tensor(weight), torch.as_tensor(bias)  # (K, d), (K,)
+        self.weight, self.bias = as_floats(weight, bias)  # (K, d), (K,)
         if self.weight.dim() != 2 or self.bias.shape != self.weight.shape[:1] or len(self.bias) == 0:
             shapes = f"{tuple(self.weight.shape)} and {tuple(self.bias.shape)}"
             raise ValueError(f"weight and bias should have shapes (K, d) and (K,) with K > 0, not {shapes}")
@@ -58,7 +60,7 @@ class SoftmaxRegression:
         given = given.expand(len(y), -1) if given.dim() == 1 else given
         if y.dim() != 1 or len(given) != len(y):
             raise ValueError(f"{len(given)} inputs for labels of shape {tuple(y.shape)}; give one label an input")
-        is_label = (y >= 0) & (y < self.states) & (y % 1 == 0)  # (n,)
+        is_label = is_state(y, self.states)  # (n,)
         chosen = torch.where(is_label, y, 0).long()
         log_prob = self.log_posterior(given).gather(1, chosen[:, None])[:, 0]
         return torch.where(is_label, log_prob, -math.inf)  # (n,)
@@ -68,13 +70,15 @@ class SoftmaxRegression:
         if given.dim() == 2 and len(given) != n:
             raise ValueError(f"{n} labels for {len(given)} inputs; n should be their number")
         given = given.expand(n, -1) if given.dim() == 1 else given
+        if not given.isfinite().all():
+            raise ValueError("given should be finite inputs; there is no law of the label at others")
         ends = self.posterior(given).double().cumsum(-1)  # (n, K)
         u = torch.rand(n, 1, generator=generator, dtype=torch.float64, device=self.bias.device) * ends[:, -1:]
         return torch.searchsorted(ends, u, right=True)[:, 0]  # (n,)
 
     def at(self, x: Tensor) -> Categorical:
         """The law of y at one input x (d,)."""
-        return Categorical(self.posterior(x[None])[0])
+        return Categorical(self.posterior(checked_values(x, self.d)[None])[0])
 
     def parameters(self) -> Tensor:
         """b_k - b_K for k < K, then w_k - w_K: the (K - 1)(d + 1) numbers on which the law depends."""
@@ -83,8 +87,7 @@ class SoftmaxRegression:
     def with_parameters(self, theta: Tensor) -> "SoftmaxRegression":
         """The regression of these sizes that has these parameters, with w_K = 0 and b_K = 0; differentiable."""
         K, d = self.states, self.d
-        if theta.shape != ((K - 1) * (d + 1),):
-            raise ValueError(f"theta should have shape ({(K - 1) * (d + 1)},), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, (K - 1) * (d + 1))
         bias = torch.cat([theta[: K - 1], theta.new_zeros(1)])
         weight = torch.cat([theta[K - 1 :].reshape(K - 1, d), theta.new_zeros(1, d)])
         return SoftmaxRegression(weight, bias)
@@ -97,9 +100,11 @@ class SoftmaxRegression:
 
         Without a penalty it does not exist if a label never occurs, or if planes separate the classes: scaling W and b
         up would go on gaining. `options` are those of `minimise` and `descend`; the stochastic ones need a generator.
+        Without a penalty L-BFGS sees columns of mean 0 and variance 1: the slopes at which it stops have units of x.
         """
         x, y, classes = _checked_labels(x, y, classes, l2)
-        inputs, labels = x.double(), y.long()
+        centre, unit = _units(x) if solver == "lbfgs" and l2 == 0 else (0.0, 1.0)
+        inputs, labels = (x.double() - centre) / unit, y.long()
 
         def loss(theta: Tensor, rows: Tensor | slice) -> Tensor:
             logits = inputs[rows] @ theta[classes:].reshape(classes, -1).mT + theta[:classes]  # (n, K)
@@ -110,8 +115,9 @@ class SoftmaxRegression:
         logits = inputs @ theta[classes:].reshape(classes, -1).mT + theta[:classes]
         if l2 == 0:
             refuse_separated(logits, labels)
-        history = -len(x) * losses
-        return cls(theta[classes:].reshape(classes, -1).to(x.dtype), theta[:classes].to(x.dtype), history=history)
+        weight = theta[classes:].reshape(classes, -1) / unit
+        bias = theta[:classes] - (weight * centre).sum(-1)
+        return cls(weight.to(x.dtype), bias.to(x.dtype), history=-len(x) * losses)
 
     def to(self, *args, **kwargs) -> "SoftmaxRegression":
         """The same law with its parameters on another device or in another dtype, as `Tensor.to`."""
@@ -129,6 +135,8 @@ def solve(loss: Loss, start: Tensor, n: int, solver: str, **options) -> tuple[Te
         raise ValueError(f"solver is {solver!r}; it should be one of {', '.join(SOLVERS)}")
     if solver == "lbfgs":
         return minimise(loss, start, **options)
+    if "generator" not in options:
+        raise ValueError(f"solver {solver} takes its batches at random; give it a generator")
     return descend(loss, start, n, method=solver, **options)
 
 
@@ -184,6 +192,7 @@ def descend(
     Each epoch goes through the rows in a new order. The rate falls linearly to 0, so that the noise of the batches dies
     out. `adam` divides each slope by its recent size (Kingma & Ba 2015, arxiv.org/abs/1412.6980).
     """
+    batch, epochs = as_count(batch, "batch"), as_count(epochs, "epochs")
     theta = start.clone().requires_grad_()
     optimiser = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[method]([theta], lr=rate)
     steps, step, losses = epochs * math.ceil(n / batch), 0, []
@@ -210,16 +219,23 @@ def refuse_separated(logits: Tensor, labels: Tensor) -> None:
 # Arguments
 
 
+def _units(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column, in float64; 1 for a constant one, whose weight then stays 0."""
+    mean = x.double().mean(0)  # (d,)
+    deviation = (x - mean).square().mean(0).sqrt()
+    rounding = len(x) * torch.finfo(torch.float64).eps * mean.abs()  # by which the mean of equal numbers may be off
+    return mean, deviation.where(deviation > rounding, 1)
+
+
 def _checked_labels(x: Tensor, y: Tensor, classes: int | None, l2: float) -> tuple[Tensor, Tensor, int]:
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
-    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-    if x.dim() != 2 or len(x) == 0 or y.shape != x.shape[:1] or not x.isfinite().all():
+    (x,), y = as_floats(x), torch.as_tensor(y)
+    if x.dim() != 2 or len(x) == 0 or y.shape != x.shape[:1] or not (x.isfinite().all() and y.isfinite().all()):
         raise ValueError(f"x (n, d) and y (n,) should be finite, n > 0; theirs are {tuple(x.shape)}, {tuple(y.shape)}")
-    classes = int(y.max()) + 1 if classes is None else classes
-    if not ((y >= 0) & (y < classes) & (y % 1 == 0)).all():
+    classes = int(y.max()) + 1 if classes is None else as_count(classes, "classes")
+    if not is_state(y, classes).all():
         raise ValueError(f"y should hold labels 0 to {classes - 1}; it lies in [{y.min()}, {y.max()}]")
-    if not l2 >= 0:
-        raise ValueError(f"l2 = {l2}; a penalty should not be negative")
+    if not 0 <= l2 < math.inf:
+        raise ValueError(f"l2 = {l2}; a penalty should be finite and not negative")
     if l2 == 0 and len(y.unique()) < classes:
         raise ValueError(f"only {len(y.unique())} of {classes} labels occur: no maximum; give l2 > 0 or fewer classes")
     return x, y, classes

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from reference_impls.bayesian_network import BayesianNetwork
 from reference_impls.discrete import disjoint, evidence_values, impossible_evidence, kl_terms, log_of, shares
-from reference_impls.indices import split, split_evidence
+from reference_impls.indices import as_count, split, split_evidence
 from reference_impls.states import (
     as_numbers,
     as_states,
@@ -53,6 +53,8 @@ class MarkovChain:
                 f"initial and transition should have shapes (K,) and (K, K) or (T - 1, K, K), not {shapes}"
             )
         self.k = len(self.initial)
+        if self.k == 0:
+            raise ValueError("initial should have one state or more")
         if self.transition.shape[-2:] != (self.k, self.k):
             shape = tuple(self.transition.shape)
             raise ValueError(f"initial has {self.k} states, so transition should be square of that size, not {shape}")
@@ -194,7 +196,8 @@ class MarkovChain:
 
     def fit(self, x: Tensor, *, smoothing: float = 0.0) -> "MarkovChain":
         """Maximum likelihood among chains of this kind (homogeneous or not, as many states), as `from_draws`."""
-        if torch.as_tensor(x).dim() == 2 and x.shape[1] != self.length:
+        x = torch.as_tensor(x)
+        if x.dim() == 2 and x.shape[1] != self.length:
             raise ValueError(f"x should have {self.length} steps, not {x.shape[1]}; or take MarkovChain.from_draws")
         fitted = MarkovChain.from_draws(x, self.k, homogeneous=self.homogeneous, smoothing=smoothing)
         return fitted.to(self.dtype)
@@ -206,7 +209,7 @@ class MarkovChain:
         The law of the first step is that of the first states, smoothed likewise. A state that is never left gets a
         uniform row, as that row has no influence on the likelihood.
         """
-        x = torch.as_tensor(x)
+        x, states = torch.as_tensor(x), as_count(states, "states")
         if x.dim() != 2 or x.shape[1] == 0:
             raise ValueError(f"x should be sequences (n, T) of one step or more, not of shape {tuple(x.shape)}")
         x = sample_states(x, (states,) * x.shape[1])

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from reference_impls.discrete import Categorical
+from reference_impls.discrete import Categorical, from_logits, logits_of
 from reference_impls.gaussian import LOG_2PI, DiagonalGaussian, Gaussian
 from reference_impls.gaussian_factors import (
     as_floats,
     checked_draws,
+    checked_parameters,
+    checked_values,
     chunk_rows,
     in_chunks,
     infinite_at_infinity,
@@ -29,6 +31,7 @@ from reference_impls.gaussian_factors import (
     lower_factor,
     squared,
 )
+from reference_impls.indices import as_count, split_evidence
 
 KINDS = ("full", "tied", "diagonal", "spherical")
 
@@ -70,7 +73,7 @@ class GaussianMixture:
         return self._from_log_joint(lambda log_joint: log_joint, x).mT  # (n, k)
 
     def posterior(self, x: Tensor) -> Tensor:
-        """p(y = k | x), the share of component k in a draw at x."""
+        """p(y = k | x), the share of component k in a draw at x; NaN where every component has density 0."""
         return self.log_joint(x).softmax(-1)  # (n, k)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
@@ -99,11 +102,15 @@ class GaussianMixture:
 
     def conditional(self, indices: Sequence[int], values: Tensor) -> "GaussianMixture":
         """p(x_b | x_a): component k stays N(x_b | x_a) of component k, its weight becomes p(y = k | x_a)."""
-        if len(indices) == 0:
+        a, _ = split_evidence(indices, self.d)
+        values = checked_values(values, len(a)).to(self.weights)
+        if not a:
             return self
-        conditionals = [c.conditional(indices, values) for c in self.components]
-        observed = torch.as_tensor(values).to(self.weights)[None]  # (1, len(a))
-        return GaussianMixture(self.marginal(indices).posterior(observed)[0], conditionals, self.kind)
+        conditionals = [c.conditional(a, values) for c in self.components]
+        weights = self.marginal(a).posterior(values[None])[0]  # (k,)
+        if weights.isnan().any():
+            raise ValueError("values are so far from every component that their density is 0; give possible ones")
+        return GaussianMixture(weights, conditionals, self.kind)
 
     def parameters(self) -> Tensor:
         """The free parameters, without constraints: log(pi_k / pi_K) for k < K, the means, then the scales.
@@ -111,17 +118,16 @@ class GaussianMixture:
         The scale of a full or tied covariance is its Cholesky factor, row by row, with the logarithms of its diagonal;
         that of a diagonal or spherical one is log sigma.
         """
-        logits = (self.weights / self.weights[-1]).log()[:-1]  # (k - 1,)
+        logits = logits_of(self.weights)  # (k - 1,), infinite for a weight of 0
         return torch.cat([logits, self._means().flatten(), *(_scale_of(c, self.kind) for c in self._scales())])
 
     def with_parameters(self, theta: Tensor) -> "GaussianMixture":
         """The mixture of this kind and size that has these parameters; differentiable in theta (parameters,)."""
         K, d = len(self.components), self.d
         wanted = len(self.parameters())
-        if theta.shape != (wanted,):
-            raise ValueError(f"theta should have shape ({wanted},), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, wanted)
         logits, means, scales = theta.split([K - 1, K * d, wanted - K + 1 - K * d])
-        weights = torch.cat([logits, logits.new_zeros(1)]).softmax(0)
+        weights = from_logits(logits)
         scales = scales.reshape(len(self._scales()), -1).expand(K, -1)  # a tied one serves all components
         parts = [_component(mean, scale, self.kind) for mean, scale in zip(means.reshape(K, d), scales, strict=True)]
         return GaussianMixture(weights, parts, self.kind)
@@ -185,9 +191,7 @@ def fit_mixture(
 
     Each short run is seeded by k-means++ (Biernacki, Celeux & Govaert 2003, doi.org/10.1016/S0167-9473(02)00163-9).
     """
-    if restarts < 1:
-        raise ValueError(f"restarts should be 1 or more, not {restarts}")
-    seeds = [kmeans_plus_plus(x, k, kind=kind, generator=generator) for _ in range(restarts)]
+    seeds = [kmeans_plus_plus(x, k, kind=kind, generator=generator) for _ in range(as_count(restarts, "restarts"))]
     short = {**stopping, "iterations": 20}
     start, _ = max((expectation_maximisation(seed, x, **short) for seed in seeds), key=lambda run: run[1][-1])
     return expectation_maximisation(start, x, **stopping)[0]
@@ -209,9 +213,11 @@ def expectation_maximisation(
     Steps are taken in float64 on draws whitened by S; the mixture returned has the dtype of x.
     """
     (x,) = as_floats(x)
-    if not floor > 0:
+    if not 0 < floor < torch.inf:
         raise ValueError(f"the variance floor is {floor}; without a positive one the likelihood has no maximum")
     whole = _whole(x, start.kind)
+    if start.d != whole.d:
+        raise ValueError(f"x has {whole.d} columns, but the mixture to start from has {start.d} coordinates")
     identity = torch.eye(whole.d).to(whole.loc)
     to_white = torch.linalg.solve_triangular(whole.cholesky, identity, upper=False)  # (d, d)
     z = whole.whiten(x).mT.contiguous()  # (d, n)
@@ -330,7 +336,7 @@ def kmeans_plus_plus(x: Tensor, k: int, *, generator: Generator, kind: str = "fu
     Distances are those of whitened draws, hence the same in any units. (Arthur & Vassilvitskii 2007,
     theory.stanford.edu/~sergei/papers/kMeansPP-soda.pdf)
     """
-    if k < 1 or kind not in KINDS:
+    if not isinstance(k, int) or k < 1 or kind not in KINDS:
         raise ValueError(f"k = {k} components of kind {kind!r}; k should be positive, kind one of {', '.join(KINDS)}")
     whole = _whole(x, kind)
     z = whole.whiten(x)  # (n, d)
@@ -339,7 +345,7 @@ def kmeans_plus_plus(x: Tensor, k: int, *, generator: Generator, kind: str = "fu
     centres = []
     for _ in range(k):
         if not weight.any():
-            raise ValueError(f"there are fewer than {k} different draws")
+            raise ValueError(f"x has fewer than {k} different draws; choose a smaller k")
         centres.append(z[Categorical(weight / weight.sum()).sample(1, generator=generator)[0]])
         nearest = weight = torch.minimum(nearest, (z - centres[-1]).square().sum(-1))
     variance = (nearest.mean() / whole.d).clamp_min(torch.finfo(z.dtype).eps).expand(whole.d)  # (d,)

@@ -20,6 +20,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import constraints
 
+from reference_impls.discrete import is_state
+
 
 class Ngram:
     """A law on sequences (n, length) of tokens 0, ..., K - 1, from counts. Draws are int64.
@@ -63,7 +65,7 @@ class Ngram:
         """log p(x_t | the tokens before it); -inf where x_t is no token."""
         if x.dim() != 2 or not 1 <= x.shape[1] <= self.length:
             raise ValueError(f"x should be sequences (n, T) of 1 to {self.length} tokens, not {tuple(x.shape)}")
-        is_token = (x >= 0) & (x < self.vocabulary) & (x % 1 == 0)
+        is_token = is_state(x, self.vocabulary)
         tokens = torch.where(is_token, x, 0).long()  # (n, T)
         p = torch.full(x.shape, 1 / self.vocabulary, dtype=torch.float64, device=x.device)
         for j, table in enumerate(self.tables[: x.shape[1]]):

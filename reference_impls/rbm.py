@@ -21,7 +21,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from reference_impls.indices import split_evidence
+from reference_impls.gaussian_factors import as_floats, checked_parameters
+from reference_impls.indices import as_count, split_evidence
 
 MOST_BITS = 16
 """Bits of the smaller side whose states are summed."""
@@ -37,7 +38,7 @@ class RestrictedBoltzmannMachine:
     family = "restricted Boltzmann machine"
 
     def __init__(self, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, *, history: Tensor | None = None):
-        self.weight = torch.as_tensor(weight)  # (visible, hidden)
+        (self.weight,) = as_floats(weight)  # (visible, hidden)
         self.visible_bias, self.hidden_bias = (torch.as_tensor(b).to(self.weight) for b in (visible_bias, hidden_bias))
         shapes = tuple(self.visible_bias.shape), tuple(self.hidden_bias.shape)
         if self.weight.dim() != 2 or 0 in self.weight.shape or shapes != tuple((size,) for size in self.weight.shape):
@@ -55,7 +56,9 @@ class RestrictedBoltzmannMachine:
         return -v @ a - softplus(v @ W + b).sum(-1)  # (n,)
 
     def joint_energy(self, v: Tensor, h: Tensor) -> Tensor:
+        self._checked_hidden(h)
         a, b, W, v = self._as(v)
+        h = h.to(v)
         return -v @ a - h @ b - ((v @ W) * h).sum(-1)  # (n,)
 
     def hidden_given(self, v: Tensor) -> Tensor:
@@ -65,6 +68,7 @@ class RestrictedBoltzmannMachine:
 
     def visible_given(self, h: Tensor) -> Tensor:
         """P(v_i = 1 | h)."""
+        self._checked_hidden(h)
         return (h.to(self.weight) @ self.weight.mT + self.visible_bias).sigmoid()  # (n, visible)
 
     def log_partition(self) -> Tensor:
@@ -99,6 +103,7 @@ class RestrictedBoltzmannMachine:
 
     def gibbs(self, v: Tensor, steps: int, *, generator: Generator) -> Tensor:
         """`steps` times all h given v, then all v given h; this leaves p(v) as it is, and is reversible for it."""
+        v = _checked_sample(v, self.d)
         for _ in range(steps):
             h = _flip(self.hidden_given(v).double(), generator).to(self.weight)
             v = _flip(self.visible_given(h).double(), generator).to(self.weight)
@@ -122,8 +127,7 @@ class RestrictedBoltzmannMachine:
     def with_parameters(self, theta: Tensor) -> "RestrictedBoltzmannMachine":
         """The machine of these sizes that has these parameters; differentiable in theta."""
         sizes = [self.d * self.hidden_size, self.d, self.hidden_size]
-        if theta.shape != (sum(sizes),):
-            raise ValueError(f"theta should have shape ({sum(sizes)},), not {tuple(theta.shape)}")
+        theta = checked_parameters(theta, sum(sizes))
         weight, a, b = theta.split(sizes)
         return RestrictedBoltzmannMachine(weight.reshape(self.d, self.hidden_size), a, b)
 
@@ -132,13 +136,14 @@ class RestrictedBoltzmannMachine:
 
         -dF/dW_ij = v_i P(h_j = 1 | v), -dF/da = v, -dF/db = P(h = 1 | v). With draws of the model it is unbiased.
         """
+        data, model = (_checked_sample(v, self.d).to(self.weight) for v in (data, model))
         return self._expectations(data) - self._expectations(model)
 
     def exact_gradient(self, data: Tensor) -> Tensor:
         """The same with the expectation under the model summed over all of its visible states."""
         states = _bits(self.d, self.weight.device).to(self.weight)
         share = (-self.energy(states)).softmax(0)  # (states,)
-        return self._expectations(data) - self._expectations(states, share)
+        return self._expectations(_checked_sample(data, self.d).to(self.weight)) - self._expectations(states, share)
 
     def train(
         self,
@@ -161,6 +166,7 @@ class RestrictedBoltzmannMachine:
         """
         if method not in ("cd", "pcd"):
             raise ValueError(f"method is {method!r}; it should be cd or pcd")
+        batch, epochs, k = as_count(batch, "batch"), as_count(epochs, "epochs"), as_count(k, "k")
         v = _checked_sample(v, self.d).to(self.weight)
         machine, chains, history = self, v[torch.randint(len(v), (batch,), generator=generator, device=v.device)], []
         steps, step = epochs * math.ceil(len(v) / batch), 0
@@ -182,6 +188,10 @@ class RestrictedBoltzmannMachine:
         return RestrictedBoltzmannMachine(*parts, history=self.history)
 
     # Helpers
+
+    def _checked_hidden(self, h: Tensor) -> None:
+        if h.dim() != 2 or h.shape[1] != self.hidden_size:
+            raise ValueError(f"features h should have shape (n, {self.hidden_size}), not {tuple(h.shape)}")
 
     def _as(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """a, b, W and v in one dtype."""
@@ -265,8 +275,7 @@ def anneal(
     Forward: v_0 from f_0, whose pixels are independent, and each step adds log f_{t'}(v) - log f_t(v) before it moves v
     by Gibbs sampling at t'. With `start`, exact draws (chains, visible) of the model, the runs go backwards.
     """
-    if temperatures < 1 or chains < 1:
-        raise ValueError(f"{temperatures} temperatures and {chains} chains; both should be positive")
+    temperatures, chains = as_count(temperatures, "temperatures"), as_count(chains, "chains")
     model = model.to(torch.float64)
     t = torch.linspace(0, 1, temperatures + 1, dtype=torch.float64)
     log_base = float(softplus(model.visible_bias).sum() + model.hidden_size * math.log(2))

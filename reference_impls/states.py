@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.discrete import checked_parameters, from_logits, kl_terms, logits_of, uniforms
+from reference_impls.indices import as_count
 
 LARGEST_TABLE = 2**28
 """Entries of the largest table made on request: 2 GiB in float64."""
@@ -81,7 +82,7 @@ def counts(x: Tensor, states: Sequence[int]) -> Tensor:
 
 
 def checked_size(states: Sequence[int]) -> int:
-    size = math.prod(states)
+    size = math.prod(as_count(k, "each number of states") for k in states)
     if size > LARGEST_TABLE:
         raise ValueError(f"a table over {len(states)} variables has {size:,} entries, more than {LARGEST_TABLE:,}")
     return size

@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from reference_impls.discrete import disjoint, evidence_values, impossible_evidence, kl_terms, log_of, shares, uniforms
-from reference_impls.indices import split, split_evidence
+from reference_impls.indices import as_indices, split, split_evidence
 from reference_impls.states import (
     as_numbers,
     as_probabilities,
@@ -244,7 +244,10 @@ class ChainRuleTable:
     family = "chain-rule tables"
 
     def __init__(self, order: Sequence[int], tables: Sequence[Tensor]):
-        self.order, self.tables = [int(i) for i in order], tuple(as_probabilities(table, "tables") for table in tables)
+        self.order, self.tables = (
+            as_indices(order, "order"),
+            tuple(as_probabilities(table, "tables") for table in tables),
+        )
         self.d = len(self.order)
         if not self.order or sorted(self.order) != list(range(self.d)):
             raise ValueError(f"order should name each of 0 to d - 1 once, not {self.order}")
@@ -259,8 +262,9 @@ class ChainRuleTable:
     @classmethod
     def from_joint(cls, joint: JointTable, order: Sequence[int]) -> "ChainRuleTable":
         """Factorise a joint table; where what comes before has probability zero, any law will do, and it is uniform."""
+        order = as_indices(order, "order")
         if sorted(order) != list(range(joint.d)):
-            raise ValueError(f"order should name each of 0 to {joint.d - 1} once, not {list(order)}")
+            raise ValueError(f"order should name each of 0 to {joint.d - 1} once, not {order}")
         whole = joint.probs.double().permute(*order)
         prefixes = [whole.flatten(k + 1).sum(-1) if k + 1 < joint.d else whole for k in range(joint.d)]
         return cls(order, [shares(prefix).to(joint.probs.dtype) for prefix in prefixes])

@@ -20,6 +20,7 @@ from torch.distributions import constraints
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
 from reference_impls.autoregressive import checked_labels, normal, placed, uniform_numbers
+from reference_impls.discrete import is_state
 
 Cache = list[tuple[Tensor, Tensor]]
 """Keys and values of each block, (n, heads, positions so far, width of a head)."""
@@ -97,7 +98,7 @@ class Transformer(nn.Module):
     def _conditionals(self, x: Tensor, label: Tensor | None, generator: Generator | None = None) -> Tensor:
         if x.dim() != 2 or not 1 <= x.shape[1] <= self.length:
             raise ValueError(f"x should be sequences (n, T) of 1 to {self.length} tokens, not {tuple(x.shape)}")
-        is_token = (x >= 0) & (x < self.vocabulary) & (x % 1 == 0)
+        is_token = is_state(x, self.vocabulary)
         tokens = torch.where(is_token, x, 0).long()
         log_p = self.logits(tokens[:, :-1], label, generator).log_softmax(-1).gather(2, tokens[..., None])[..., 0]
         return torch.where(is_token, log_p, -math.inf)  # (n, T)

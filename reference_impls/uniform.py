@@ -21,8 +21,16 @@ from torch import Generator, Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from reference_impls.gaussian_factors import as_floats, checked_draws, checked_sample, checked_values, same_size
-from reference_impls.indices import split, split_evidence, split_pair
+from reference_impls.discrete import is_state
+from reference_impls.gaussian_factors import (
+    as_floats,
+    checked_draws,
+    checked_sample,
+    checked_shares,
+    checked_values,
+    same_size,
+)
+from reference_impls.indices import as_count, split, split_evidence, split_pair
 
 
 class DiscreteUniform:
@@ -31,18 +39,15 @@ class DiscreteUniform:
     number, family = "M05", "discrete uniform"
 
     def __init__(self, states: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None):
-        if isinstance(states, bool) or int(states) != states or states < 1:
-            raise ValueError(f"states should be a whole number of at least 1, not {states}")
-        self.states = int(states)
+        self.states = as_count(states, "states")
         self._like = torch.zeros((), dtype=dtype, device=device)  # dtype of the answers, and where draws are put
 
     def log_prob(self, x: Tensor) -> Tensor:
         """-log K; x may come in any dtype, and what is not a state has probability zero."""
         if x.dim() != 1:
             raise ValueError(f"draws should have shape (n,), not {tuple(x.shape)}")
-        is_state = (x >= 0) & (x < self.states) & (x % 1 == 0)  # (n,)
         level = self._like.to(torch.promote_types(x.dtype, self._like.dtype)) - math.log(self.states)
-        return torch.where(is_state, level, -math.inf)  # (n,)
+        return torch.where(is_state(x, self.states), level, -math.inf)  # (n,)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         return torch.randint(self.states, (n,), generator=generator, device=self._like.device)  # (n,)
@@ -67,7 +72,7 @@ class DiscreteUniform:
     def fit(cls, x: Tensor) -> "DiscreteUniform":
         """Maximum likelihood: as many states as the largest one seen asks for."""
         x = torch.as_tensor(x)
-        if x.dim() != 1 or len(x) == 0 or not ((x >= 0) & (x % 1 == 0)).all():
+        if x.dim() != 1 or len(x) == 0 or not is_state(x, 2**62).all():
             raise ValueError(f"x should be (n,) with n > 0, of whole numbers from 0 on; it has shape {tuple(x.shape)}")
         return cls(int(x.max()) + 1, device=x.device)
 
@@ -176,7 +181,7 @@ class Interval(Uniform):
 
     def icdf(self, u: Tensor) -> Tensor:
         """The x with P(X <= x) = u."""
-        u, low, high = as_floats(u, self.low, self.high)
+        u, low, high = as_floats(checked_shares(u), self.low, self.high)
         return torch.where((u >= 0) & (u <= 1), torch.lerp(low, high, u), math.nan)[:, None]  # (n, 1)
 
     def to(self, *args, **kwargs) -> "Interval":

@@ -79,13 +79,13 @@ def drawn(*shape):
         (lambda: chow_liu.chow_liu(torch.tensor([[0.0, NAN], [1.0, 0.0]])), "no NaN or infinity"),
         (
             lambda: mixture.fit_mixture(drawn(20, 2), 2, generator=torch.Generator(), restarts=0),
-            "restarts should be 1 or more",
+            "restarts should be a whole number of at least 1",
         ),
         (
             lambda: bernoulli_mixture.fit_bernoulli_mixture(
                 (drawn(20, 3) > 0).float(), 2, generator=torch.Generator(), restarts=0
             ),
-            "restarts should be 1 or more",
+            "restarts should be a whole number of at least 1",
         ),
         (
             lambda: gaussian_missing.fit_observed(

@@ -144,7 +144,7 @@ def test_presets_conform(preset):
 @pytest.mark.parametrize(
     ("build", "complaint"),
     [
-        (lambda: IsingGrid(0, 3, 0.4), "shorter side"),
+        (lambda: IsingGrid(0, 3, 0.4), "rows should be a whole number"),
         (lambda: IsingGrid(13, 13, 0.4), "shorter side"),
         (lambda: IsingGrid(2, 2, float("nan")), "finite"),
         (lambda: ising.ising_3x3().log_prob(torch.ones(2, 9)), "shape"),
