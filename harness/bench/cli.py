@@ -98,8 +98,30 @@ def bench(
     return benched(call)
 
 
-def regressions() -> int:
-    """Read a stored history and say where time, memory or NLL took a step that is beyond noise."""
-    from harness.errors import CallError
+def regressions(
+    history: Annotated[
+        Path, typer.Argument(metavar="HISTORY", help="A results folder of asv: machines, and a file for each run.")
+    ] = Path("results/asv"),
+    alpha: Annotated[
+        float, typer.Option(metavar="A", help="Probability of any false step in the whole history.")
+    ] = 0.01,
+    since: Annotated[
+        str, typer.Option(metavar="COMMIT", help="Steps of this commit and later ones only: older ones are accepted.")
+    ] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be read counts as a failure.")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all that was found.")] = None,
+) -> int:
+    """Read a stored history and say where time, memory or NLL took a step that is beyond noise.
 
-    raise CallError("regressions is not there yet")
+    A step is reported where it is larger than what does not matter (3 % of time or memory, 0.005 nats per dimension)
+    and larger than the noise of its series explains, at a stated level over all series together. The first commit of
+    the new level is named. Where a commit was measured in two environments, the environment's part is told from the
+    code's. A step that was taken back later does not fail; a value that is missing or not finite does.
+
+    Exit status: 0 nothing got worse; 1 something did, and still is; 2 the call was wrong.
+
+    Examples:  harness regressions  ·  harness regressions results/asv --since 3f2a91c --json steps.json
+    """
+    from harness.bench.regressions import regressions as judged
+
+    return judged(history, alpha=alpha, since=since, strict=strict, json_path=json)

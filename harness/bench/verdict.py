@@ -3,7 +3,7 @@ r"""Is B slower than A? Rounds of turns to a ratio, an interval and a verdict. P
 A round has processes of its own: A, once more A (called A'), and B, which take turns A B A' A' B A again and again, so
 that a drift of the machine meets all three alike. The level of a side in a round is the lowest tenth of the logarithms
 of its turns: what the work takes when nothing else disturbs it. (On two processors shared by ten busy processes, the
-l_r of one program beside itself had a deviation of 1.3 %; of medians 1.9 %, of medians of paired ratios 8 %.) Of round r
+l_r of one program beside itself had a deviation of 1.3 %; of medians 1.9 %, of paired ratios 8 %.) In round r
 
     l_r = level of B - (level of A + level of A') / 2,      e_r = level of A' - level of A
 
