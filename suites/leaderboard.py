@@ -17,7 +17,7 @@ from reference_impls.autoregressive_logistic import AutoregressiveLogistic
 from reference_impls.bernoulli_mixture import expectation_maximisation, random_start
 from reference_impls.chow_liu import chow_liu
 from reference_impls.gaussian import DiagonalGaussian, Gaussian
-from reference_impls.linear_gaussian import factor_analysis
+from reference_impls.linear_gaussian import probabilistic_pca
 from reference_impls.made import MADE
 from reference_impls.markov_chain import MarkovChain
 from reference_impls.masked_flows import maf
@@ -109,9 +109,9 @@ def diagonal_gaussian(x: Tensor) -> Any:
     return DiagonalGaussian.fit(x)
 
 
-def factors(x: Tensor) -> Any:
-    """Factor analysis with as many factors as half the coordinates, at most 16."""
-    return factor_analysis(x, max(1, min(16, x.shape[1] // 2)), tolerance=1e-6)
+def principal(x: Tensor) -> Any:
+    """Probabilistic PCA with as many latent variables as half the coordinates, at most 16."""
+    return probabilistic_pca(x, max(1, min(16, x.shape[1] // 2)))
 
 
 def gaussians(x: Tensor, generator: Generator) -> Any:
@@ -188,7 +188,7 @@ bits = {
     **{"hmmlearn HMM": hmmlearn_hmm, "Pyro Bernoullis": pyro_bernoullis},
 }
 reals = {
-    **{"Gaussian": gaussian, "diagonal Gaussian": diagonal_gaussian, "factor analysis": factors},
+    **{"Gaussian": gaussian, "diagonal Gaussian": diagonal_gaussian, "probabilistic PCA": principal},
     **{"3 Gaussians": gaussians, "MAF": own_maf, "spline MAF": own_spline_maf},
     **{"scikit-learn GMM": sklearn_gaussians, "scikit-learn KDE": sklearn_kernels},
     **{"zuko NSF": zuko_nsf, "nflows MAF": nflows_maf, "normflows MAF": normflows_maf},
@@ -196,7 +196,7 @@ reals = {
 }
 levels = {
     **{"independent": independent, "chain": chain, "Chow-Liu tree": tree, "pgmpy chain": pgmpy_chain},
-    **{"hmmlearn HMM": hmmlearn_hmm, "Gaussian": gaussian, "factor analysis": factors, "3 Gaussians": gaussians},
+    **{"hmmlearn HMM": hmmlearn_hmm, "Gaussian": gaussian, "probabilistic PCA": principal, "3 Gaussians": gaussians},
     **{"MAF": own_maf, "zuko NSF": zuko_nsf},
 }
 pixels = {"independent": independent, "Chow-Liu tree": tree, "MADE": made, "NADE": nade}

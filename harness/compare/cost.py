@@ -104,19 +104,18 @@ def _finite(output: Any) -> None:
 
 def parameters(model: Model) -> int | None:
     """Free parameters, by the model's own account, else all numbers of its `nn.Parameter`s; None where neither says."""
+    thing: Any = model.target
+    if isinstance(thing, nn.Module):  # whose `parameters` are not the contract's
+        return sum(p.numel() for p in thing.parameters()) or None
     if model.can("parameters"):
         return int(model.parameters().numel())
-    thing: Any = model.target
     if callable(getattr(thing, "_n_parameters", None)):  # scikit-learn's mixtures
         return int(thing._n_parameters())
     if hasattr(thing, "get_cpds"):
         return sum(int(t.values.size - t.values.size / t.values.shape[0]) for t in thing.get_cpds())
     if callable(getattr(thing, "_get_n_fit_scalars_per_param", None)):  # hmmlearn
         return int(sum(thing._get_n_fit_scalars_per_param().values()))
-    held = [t for t in tensors_in(thing) if isinstance(t, nn.Parameter)]
-    if isinstance(thing, nn.Module):
-        held = list(thing.parameters())
-    return sum(t.numel() for t in held) or None
+    return sum(t.numel() for t in tensors_in(thing) if isinstance(t, nn.Parameter)) or None
 
 
 def growth_in_n(model: Model, rows: Rows, alive: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def _flags(row: Row, data: Mapping[str, Any]) -> list[str]:
     for of in ("log_prob", "sample"):
         figure = cost.get(f"seconds_per_{of}")
         if figure and figure["cached"]:
-            found.append(f"{of} answers a repeated input faster than a fresh one: a cache, of which the figure is free")
+            found.append(f"{of} answers a repeated input faster than a fresh one, of which the figure is: it remembers")
     undecided = (row.get("certificate") or {}).get("counts", {}).get("INCONCLUSIVE", 0)
     if undecided:
         found.append(f"{undecided} of its checks stayed undecided at this effort")

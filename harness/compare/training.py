@@ -53,6 +53,10 @@ class Trained:
 
 
 AS_IT_IS = "taken as it is"
+FITS = ("fit of its library", "its own fit(rows)")
+
+LEAST_SHARE = 0.1
+"""Of the budget: what Adam has at least, when the import of a library took the rest."""
 
 
 def is_recipe(thing: object) -> bool:
@@ -66,13 +70,20 @@ def trained(thing: object, view: View, *, seed: int, seconds: float, tell: Tell,
     """The trained model; TimeoutError where a `fit` takes longer than the budget."""
     began, how = time.perf_counter(), []
     tell("training", 0)
+    steps = None
     with _within(seconds):
         made = False
         if is_recipe(thing):
             thing, what, made = _called(thing, view, seed, seconds)
             how += [what] if what else []
-        thing, what, steps = (thing, "", None) if as_it_is else _fitted(thing, view, seed, seconds, tell, made)
-        how += [what] if what else []
+        if not as_it_is:
+            thing, what = _fitted(thing, view, seed, seconds, made)
+            how += [what] if what else []
+    if not as_it_is and not (how and how[-1] in FITS) and learnable(thing):
+        thing = copy.deepcopy(thing)
+        left = max(LEAST_SHARE * seconds, seconds - (time.perf_counter() - began))
+        steps, what = descend(thing, learnable(thing), view, seed=seed, seconds=left, tell=tell)
+        how += [what]
     return Trained(thing, ", then ".join(how) or AS_IT_IS, time.perf_counter() - began, steps)
 
 
@@ -118,27 +129,20 @@ def _known(function: Any, view: View, seed: int, seconds: float) -> dict[str, An
     return {name: value for name, value in offered.items() if name in named and name not in given}
 
 
-def _fitted(
-    thing: Any, view: View, seed: int, seconds: float, tell: Tell, made: bool
-) -> tuple[object, str, int | None]:
-    """Rules 2 to 5."""
+def _fitted(thing: Any, view: View, seed: int, seconds: float, made: bool) -> tuple[object, str]:
+    """Rules 2 and 3."""
     from harness.compare.libraries import fitted_by_its_library, is_fitted
 
     done = fitted_by_its_library(thing, view, seed_for(seed, "compare", "fit"))
     if done is not None:
-        return done, "fit of its library", None
+        return done, FITS[0]
     if is_fitted(thing):
-        return thing, "", None
+        return thing, ""
     if not made and "fit" in capabilities_of(thing):
         method = thing.fit
         model = method(view.train, **{k: v for k, v in _known(method, view, seed, seconds).items() if k == "generator"})
-        return (thing if model is None else model), "its own fit(rows)", None
-    parameters = learnable(thing)
-    if not parameters:
-        return thing, "", None
-    thing = copy.deepcopy(thing)
-    steps, words = descend(thing, learnable(thing), view, seed=seed, seconds=seconds, tell=tell)
-    return thing, words, steps
+        return (thing if model is None else model), FITS[1]
+    return thing, ""
 
 
 def learnable(thing: Any) -> list[nn.Parameter]:
@@ -168,9 +172,8 @@ def _within(seconds: float) -> Iterator[None]:
     def late(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"training took longer than the budget of {seconds:g} s: raise --budget, or train less")
 
-    # A tenth more: what watches its budget itself ends with it, and a little later.
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, 1.1 * seconds + 1)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
