@@ -4,6 +4,7 @@ Figures on it do not compare with those on a binarisation that is drawn anew in 
 original text, 784 bits to a line, and an .npz of train, valid and test, packed by `numpy.packbits(axis=1)`.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,11 @@ def _from_text(path: Path, rows: int) -> Tensor:
 
 
 def _from_packed(path: Path) -> list[Tensor]:
+    data = contents(path)
+    if data[:2] != b"PK":  # of anything else numpy says that it might be loaded unsafely
+        raise damaged(path, "it is no .npz file, which is a zip file")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             packed = {split: arrays[split] for split in ROWS}
     except Exception as error:  # numpy, zipfile and zlib each have their own
         raise damaged(path, " ".join(str(error).split())) from error

@@ -27,7 +27,10 @@ def mnist(split: str = "train", path: str | Path | None = None) -> Labelled:
         raise ValueError(f"split should be 'train' or 'test', not {split!r}")
     prefix, n = ("train", 60_000) if split == "train" else ("t10k", 10_000)
     images = read_idx(locate(_file(f"{prefix}-images-idx3"), path), (n, 28, 28))
-    labels = read_idx(locate(_file(f"{prefix}-labels-idx1"), path), (n,))
+    found = locate(_file(f"{prefix}-labels-idx1"), path)
+    labels = read_idx(found, (n,))
+    if labels.max() > 9:
+        raise damaged(found, f"it has a label {int(labels.max())}, where digits 0 to 9 should be")
     return Labelled(images, labels.long())
 
 

@@ -23,7 +23,7 @@ def old_faithful(path: str | Path | None = None) -> Tensor:
     try:
         rows = list(csv.DictReader(contents(found).decode("utf-8").splitlines()))
         x = [[float(row["duration"]), float(row["waiting"])] for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise damaged(found, f"not every row has numbers under duration and waiting ({error})") from error
     if len(x) != ROWS or not all(math.isfinite(v) for row in x for v in row):
         raise damaged(found, f"it has {len(x)} rows, not {ROWS}, or some that are not finite")

@@ -41,8 +41,12 @@ def locate(file: File, path: str | Path | None = None) -> Path:
     if path is not None:
         return _at(file, Path(path))
     folder = os.environ.get("HARNESS_DATA")
-    local = Path(folder) / file.place if folder else None
-    return _verified(file, local) if local is not None and local.is_file() else _downloaded(file)
+    if not folder:
+        return _downloaded(file)
+    if not Path(folder).is_dir():
+        raise DataError(f"HARNESS_DATA names {folder}, which is no folder; name the one that holds {file.place}")
+    local = Path(folder) / file.place
+    return _verified(file, local) if local.is_file() else _downloaded(file)
 
 
 def _at(file: File, path: Path) -> Path:
@@ -56,7 +60,7 @@ def _verified(file: File, path: Path) -> Path:
     """A file that was packed again has another checksum, and gzip's own inside."""
     import hashlib
 
-    if file.sha256 and path.suffix != ".gz" and hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+    if file.sha256 and path.suffix != ".gz" and hashlib.sha256(_bytes(path)).hexdigest() != file.sha256:
         raise damaged(path, "its SHA-256 is not the published one")
     return path
 
@@ -81,11 +85,18 @@ def contents(path: Path) -> bytes:
     import gzip
     import zlib
 
+    data = _bytes(path)
     try:
-        data = path.read_bytes()
         return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, str(error)) from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; see to its rights, or give another path") from error
 
 
 def damaged(path: Path, reason: str) -> DataError:

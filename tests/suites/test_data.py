@@ -66,6 +66,24 @@ def test_without_a_file_it_says_what_to_do(offline):
         locate(File("a/b"))
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path, monkeypatch, offline):
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"HARNESS_DATA names .*nowhere, which is no folder; name the one that holds a"):
+        locate(File("a"))
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a").write_text("x")
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for read in (lambda: locate(File("a", sha256="0")), lambda: source.contents(tmp_path / "a")):
+        with pytest.raises(DataError, match="a cannot be read: Permission denied; see to its rights"):
+            read()
+
+
 def test_a_changed_file_in_the_folder_is_noticed(tmp_path, monkeypatch, offline):
     (tmp_path / "a").write_text("right")
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
@@ -184,6 +202,9 @@ def test_both_splits_of_mnist_by_their_names(tmp_path, offline):
     assert y.unique().tolist() == [7]
     with pytest.raises(ValueError, match="split should be 'train' or 'test', not 'valid'"):
         mnist("valid", tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(idx(10_000, body=bytes([77]) * 10_000))
+    with pytest.raises(DataError, match="it has a label 77, where digits 0 to 9 should be"):
+        mnist("test", tmp_path)
 
 
 # Static binarised MNIST
@@ -216,6 +237,10 @@ def test_wrong_packed_bits_are_named(tmp_path, offline):
     path.write_bytes(b"PK\x03\x04 but no more")
     with pytest.raises(DataError, match=r"x.npz is damaged"):
         binarized_mnist(path)
+    for content in (b"", b"<!DOCTYPE html><html>Not found</html>", b"\x93NUMPY\x01\x00"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"x.npz is damaged .*: it is no .npz file, which is a zip file"):
+            binarized_mnist(path)
     np.savez(path, train=np.zeros((3, 98), np.uint8), valid=np.zeros(1), test=np.zeros(1))
     with pytest.raises(DataError, match=r"train is uint8 \(3, 98\), not uint8 \(50000, 98\)"):
         binarized_mnist(path)
@@ -240,6 +265,9 @@ def test_eruptions_are_read_and_wrong_ones_named(tmp_path, offline):
         ("duration,waiting,kind\n" + "3.6,long\n" * 272, "not every row has numbers"),
         ("duration,kind\n3.6,long\n", "not every row has numbers"),
         ("duration,waiting,kind\n3.6\n", "not every row has numbers"),
+        ("<!DOCTYPE html>\n<html>Not found</html>\n", "not every row has numbers"),
+        ("x" * 200_000 + "\n3.6\n", "not every row has numbers"),
+        ("", "0 rows, not 272"),
     ]:
         path.write_text(text)
         with pytest.raises(DataError, match=complaint):
