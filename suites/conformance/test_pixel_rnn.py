@@ -347,7 +347,7 @@ def mask_one_too_far():
 
 
 class NotMovedDown(DiagonalLayer):
-    """The states from the right added where they are."""
+    """States from the right are added where they are."""
 
     def forward(self, y, shift):
         gates = self.into(y)
@@ -358,11 +358,12 @@ class NotMovedDown(DiagonalLayer):
         return y + self.up(left + right)
 
 
+class SeesTheRestOfItsRow(DiagonalBiLSTM):
+    recurrent = NotMovedDown
+
+
 def not_moved_down():
-    model = diagonal_lstm.three_by_three()
-    for layer in model.layers:
-        layer.__class__ = NotMovedDown
-    return model
+    return SeesTheRestOfItsRow((3, 3), hidden=6, first=3, seed=33, gain=1.5)
 
 
 def a_row_lstms_field():
