@@ -1,6 +1,10 @@
 """`harness compare` as it is called: ranks, reasons, exit status, what a second call keeps, and what it refuses."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +110,6 @@ def test_the_same_call_goes_on_from_what_was_finished(first, folder, capsys):
         (["x.py:y", "--data", "iris", "--budget", "0"], "--budget is 0.0"),
         (["x.py:y", "--data", "iris", "--effort", "huge"], "--effort is 'huge'"),
         (["x.py:y", "--data", "iris", "--json", "no/such/folder/b.json"], "does not exist"),
-        (["x.py:y", "--data", "irsi"], "did you mean 'iris'"),
         (["nowhere.py:y", "--data", "iris"], "there is no file nowhere.py"),
     ],
 )
@@ -122,3 +125,19 @@ def test_help_says_the_rule_of_training(capsys):
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "called with the training rows" in words
     assert "taken as it is" in words
+
+
+def test_ctrl_c_keeps_the_rows_that_were_finished(folder):
+    path = folder / "stopped.json"
+    command = [sys.executable, "-m", "harness.cli", "compare", f"{MODELS}:Independent", f"{MODELS}:hangs"]
+    options = ["--data", str(folder / "plane.npy"), "--budget", "300", "--json", str(path)]
+    running = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 240
+        while not path.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+    finally:
+        running.kill()
+    assert [row["name"] for row in read(path)["rows"]] == ["Independent"]
