@@ -8,11 +8,12 @@ has a near miss that looks like it and is right: `harness selftest --only E12` t
 E01   255 x 255 x 255 parameters for an RGB pixel                      256^3 - 1; see also `mutants.estimation`
 E02   the quadratic term of log p without 1/2                          -(x - mu)^T Sigma^-1 (x - mu) / 2
 E03   the fitted covariance about mu, and what it is divided by        about the fitted mean, by n: `mutants.estimation`
+E04   argmax of a sum over infinitely many draws, which is the truth  of the N draws: `mutants.estimation`
 E05   gradient descent without its minus sign                          theta - eta grad: `mutants.estimation`
 E06   the covariance as one sum over k, and without minus signs        a double sum of (x_k - mu_x)(y_l - mu_y) p(k, l)
 E07   I(x; y) as what is left of H(x), KL as a similarity              what H(x) is reduced by; a dissimilarity
 E08   a density for a Sigma that is positive semidefinite              positive definite
-E09   p(x_0) prod_{i=1..D}                                            D factors, or an x_0 that is certain
+E09   p(x_0) prod_{i=1..D}                                             D factors, or an x_0 that is certain
 E10   P(y | x) = P(y, x)                                               divided by P(x)
 E11   the square completed about A^-1 b; A "invertible"; c left over   -A^-1 b; positive definite; c - b^T A^-1 b
 E12   E[y_b | y_a] = +Lambda_bb^-1 Lambda_ba y_a                       -Lambda_bb^-1 Lambda_ba y_a
@@ -37,8 +38,7 @@ E30   H as if f left it alone                                          H(f(x)) =
 E31   2^n 1 parameters                                                 2^n - 1
 ====  ===============================================================  =============================================
 
-E04 has no mutant: a sum to infinity over N data is nothing that a model could implement, for it has no value. Nor have
-mere names, such as E24's "Model Likelihood Estimation".
+Mere names, such as E24's "Model Likelihood Estimation", have no mutant.
 """
 
 from __future__ import annotations

@@ -165,6 +165,18 @@ def _descending(estimate: Gaussian, x: Tensor) -> Gaussian:
     return Gaussian(_plane().loc - slope, _plane().factor)
 
 
+def _of_infinitely_many(estimate: Gaussian, x: Tensor) -> Gaussian:
+    """argmax of sum_{i=1}^infinity log p(x_i | theta): 1/N of it tends to -KL(p, p_theta) - H, largest at the truth."""
+    return _plane()
+
+
+def _in_blocks(estimate: Gaussian, x: Tensor) -> Gaussian:
+    """The sums of log p over rows 1 to N, split in blocks of 7, of which the last may be shorter."""
+    loc = torch.stack([block.sum(0) for block in x.split(7)]).sum(0) / len(x)
+    scatter = torch.stack([(block - loc).T @ (block - loc) for block in x.split(7)]).sum(0)
+    return Gaussian(loc, torch.linalg.cholesky(scatter / len(x)))
+
+
 def _one_pass(estimate: Gaussian, x: Tensor) -> Gaussian:
     """The same estimate by another formula: E[x x^T] - mu mu^T."""
     covariance = x.T @ x / len(x) - torch.outer(estimate.loc, estimate.loc)
@@ -225,6 +237,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("fit.ridge", "0.1 added to the variances", AFFINE, _plane, _fitting(_ridge)),
     Mutant("fit.median", "medians for means", MAXIMAL, _plane, _fitting(_medians)),
     Mutant(
+        "fit.of_infinitely_many",
+        "argmax of a sum to infinity, not to N",
+        MAXIMAL,
+        _plane,
+        _fitting(_of_infinitely_many),
+        erratum="E04",
+    ),
+    Mutant(
         "fit.history_falls",
         "a log-likelihood that falls by 0.01",
         STEPS,
@@ -252,6 +272,7 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("fit.one_pass", "E[xx^T] - mu mu^T", DOUBLED, _plane, _fitting(_one_pass)),
     NearMiss("fit.one_pass", "E[xx^T] - mu mu^T", AFFINE, _plane, _fitting(_one_pass)),
     NearMiss("fit.other_units", "parameters in other units and order", MAXIMAL, _plane, _in_other_units),
+    NearMiss("fit.in_blocks", "sums over blocks of rows", MAXIMAL, _plane, _fitting(_in_blocks), "E04"),
     NearMiss("fit.at_rest", "a history that stands still at its end", STEPS, _bumps, _nothing),
     NearMiss("fit.other_units", "parameters in other units and order", BATCHES, _plane, _in_other_units),
     NearMiss("fit.other_units", "parameters in other units and order", SLOPE, _plane, _in_other_units),
