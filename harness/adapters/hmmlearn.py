@@ -57,11 +57,16 @@ def trained(thing: object, x: Tensor, seed: int, levels: tuple[int, ...] | None 
         hmm.random_state = seed % 2**32
     if levels is not None and _is(hmm, CATEGORIES):
         hmm.n_features = max(levels)
-    rows = x.to(torch.int64 if _is(hmm, CATEGORIES + COUNTS) else torch.float64).numpy()
+    rows = x.to(torch.int64 if is_discrete(hmm) else torch.float64).numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parameters that it sets itself
         hmm.fit(rows.reshape(n * d, 1), [d] * n)
     return hmm
+
+
+def is_discrete(hmm: Any) -> bool:
+    """Are its observations counts or categories?"""
+    return _is(hmm, CATEGORIES + COUNTS)
 
 
 def _is(hmm: Any, names: tuple[str, ...]) -> bool:
@@ -71,7 +76,7 @@ def _is(hmm: Any, names: tuple[str, ...]) -> bool:
 def _observations(hmm: Any, rows: np.ndarray) -> np.ndarray:
     """(n, length, features), integers where the model counts or names."""
     rows = rows if rows.ndim == 3 else rows[:, :, None]
-    return rows.astype(np.int64) if _is(hmm, CATEGORIES + COUNTS) else rows
+    return rows.astype(np.int64) if is_discrete(hmm) else rows
 
 
 def _scores(hmm: Any) -> Any:
@@ -98,7 +103,7 @@ def _possible(hmm: Any) -> Any:
     def possible(rows: np.ndarray) -> np.ndarray:
         flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:])))
         inside = np.isfinite(flat).all(1)
-        if _is(hmm, CATEGORIES + COUNTS):
+        if is_discrete(hmm):
             inside &= (flat == np.floor(flat)).all(1) & (flat >= 0).all(1)
         if _is(hmm, CATEGORIES):
             inside &= (flat < hmm.emissionprob_.shape[1]).all(1)
@@ -120,7 +125,7 @@ def _sampler(hmm: Any, length: int, device: torch.device) -> Any:
         source = numpy_legacy_source(generator)
         rows = np.stack([hmm.sample(length, random_state=source)[0] for _ in range(max(n, 1))])[:n]
         rows = rows[..., 0] if rows.shape[-1] == 1 else rows
-        whole = _is(hmm, CATEGORIES + COUNTS)
+        whole = is_discrete(hmm)
         return torch.as_tensor(rows.astype(np.int64 if whole else np.float64), device=device)
 
     return sample

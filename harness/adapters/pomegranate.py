@@ -18,6 +18,7 @@ from harness.adapters.modules import sampler
 from harness.model import Model, NotAModel
 
 CATEGORIES = ("Categorical", "JointCategorical", "BayesianNetwork", "FactorGraph")
+DISCRETE = ("categories", "bits", "counts")
 POSITIVE = ("Exponential", "Gamma", "LogNormal", "HalfNormal")
 SEQUENCES = ("DenseHMM", "SparseHMM", "MarkovChain", "ConditionalCategorical", "BayesClassifier", "FactorGraph")
 """Classes without a density of vectors of one length."""
@@ -60,6 +61,11 @@ def trained(thing: object, x: Tensor, seed: int, levels: tuple[int, ...] | None 
     return law
 
 
+def is_discrete(law: Any) -> bool:
+    """Are its observations categories, bits or counts?"""
+    return _kind(law) in DISCRETE
+
+
 def _kind(law: Any) -> str:
     """What an observation is: categories, bits, counts, positive or real."""
     parts = list(getattr(law, "distributions", None) or [])
@@ -84,7 +90,7 @@ def _scores(law: Any, kind: str) -> Any:
 
 def _drawn(law: Any, n: int, kind: str) -> Tensor:
     x: Tensor = law.sample(n)
-    return x.long() if kind in ("categories", "bits", "counts") else x
+    return x.long() if kind in DISCRETE else x
 
 
 def _states(law: Any) -> int | None:
@@ -103,7 +109,7 @@ def _states(law: Any) -> int | None:
 def _possible(law: Any, kind: str) -> Any:
     def possible(rows: np.ndarray) -> np.ndarray:
         inside = np.isfinite(rows).all(1)
-        if kind in ("categories", "bits", "counts"):
+        if kind in DISCRETE:
             inside &= (rows == np.floor(rows)).all(1) & (rows >= 0).all(1)
         if kind == "bits" or (kind == "categories" and _states(law) is not None):
             inside &= (rows < (2 if kind == "bits" else _states(law))).all(1)

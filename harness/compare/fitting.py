@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 from harness.adapters import NotAModel, adapt
 from harness.compare.data import Dataset
 from harness.compare.libraries import is_fitted, only_discrete
-from harness.compare.training import Tell, Trained, _needed, discrete_events, is_recipe, learnable, trained
+from harness.compare.training import Tell, Trained, discrete_events, is_recipe, learnable, needed, trained
 from harness.compare.view import View, raw, standardised
 from harness.contract import capabilities_of
 
@@ -76,9 +77,7 @@ def _is_discrete(thing: Any) -> bool | None:
     if is_recipe(thing):
         if isinstance(thing, type) and callable(getattr(thing, "fit", None)):
             return None
-        if _needed(thing):
-            import inspect
-
+        if needed(thing):
             return True if "levels" in inspect.signature(thing).parameters else None
         return _is_discrete(thing())
     said = only_discrete(thing)

@@ -40,9 +40,9 @@ def is_fitted(thing: Any) -> bool | None:
 def only_discrete(thing: Any) -> bool | None:
     """Which events the model of a library is made for; None where its draws have to say."""
     if comes_from(thing, "hmmlearn"):
-        return hmmlearn._is(thing, hmmlearn.CATEGORIES + hmmlearn.COUNTS)
+        return hmmlearn.is_discrete(thing)
     if comes_from(thing, "pomegranate") and hasattr(thing, "log_probability"):
-        return pomegranate._kind(thing) in ("categories", "bits", "counts")
+        return pomegranate.is_discrete(thing)
     if comes_from(thing, "pgmpy"):
         return True
     return False if comes_from(thing, "sklearn") else None

@@ -92,18 +92,18 @@ def _called(recipe: Any, view: View, seed: int, seconds: float) -> tuple[object,
     fit = getattr(recipe, "fit", None)
     if inspect.isclass(recipe) and inspect.ismethod(fit):
         return fit(view.train, **_known(fit, view, seed, seconds)), "fit(rows) of its class", True
-    needed = _needed(recipe)
-    if not needed:
+    wanted = needed(recipe)
+    if not wanted:
         return recipe(**_known(recipe, view, seed, seconds)), "", False
     others = _known(recipe, view, seed, seconds)
-    missing = [name for name in needed[1:] if name not in others]
+    missing = [name for name in wanted[1:] if name not in others]
     if missing:
         raise TypeError(f"it needs {', '.join(missing)} besides the training rows: give them defaults")
-    others.pop(needed[0], None)
+    others.pop(wanted[0], None)
     return recipe(view.train, **others), "made of the training rows", True
 
 
-def _needed(recipe: Any) -> list[str]:
+def needed(recipe: Any) -> list[str]:
     """Parameters without a default."""
     try:
         parameters = inspect.signature(recipe).parameters.values()
