@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, linear, max_pool2d, relu
 
 from reference_impls.autoregressive import normal, placed
+from reference_impls.discrete import is_state
 
 ROWS = 2**11
 """Images that are worked on at a time where no graph is kept."""
@@ -91,7 +92,7 @@ class ConvNet(nn.Module):
         """log p(y | x) of labels y (n,) at images x = given, one a label or one for all; -inf for what is no label."""
         if y.dim() != 1:
             raise ValueError(f"labels should have shape (n,), not {tuple(y.shape)}")
-        is_label = (y >= 0) & (y < self.classes) & (y % 1 == 0)  # (n,)
+        is_label = is_state(y, self.classes)  # (n,)
         chosen = torch.where(is_label, y, 0).long()
         log_p = self.log_posterior(self._for_each(given, len(y))).gather(1, chosen[:, None])[:, 0]
         return torch.where(is_label, log_p, -math.inf)  # (n,)
@@ -105,7 +106,7 @@ class ConvNet(nn.Module):
 
     def loss(self, x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Tensor:
         """-log p(y | x), a mean over images; nothing is drawn for it. Raises ValueError for what is no label."""
-        if y.shape != x.shape[:1] or not bool(((y >= 0) & (y < self.classes) & (y % 1 == 0)).all()):
+        if y.shape != x.shape[:1] or not bool(is_state(y, self.classes).all()):
             raise ValueError(f"y should be a label from 0 to {self.classes - 1} for each of {len(x)} images")
         return cross_entropy(self.logits(x), y.long())  # ()
 

@@ -19,6 +19,8 @@ import math
 import torch
 from torch import Tensor
 
+from reference_impls.discrete import is_state
+
 
 def compress(x: Tensor, levels: int = 256) -> Tensor:
     """f(x), of amplitudes in [-1, 1] and in the same range. Raises ValueError for any others."""
@@ -41,7 +43,7 @@ def encode(x: Tensor, levels: int = 256) -> Tensor:
 
 def decode(level: Tensor, levels: int = 256, *, dtype: torch.dtype | None = None) -> Tensor:
     """The amplitude that a level stands for. Raises ValueError for what is no level."""
-    if not bool(((level >= 0) & (level < levels) & (level % 1 == 0)).all()):
+    if not bool(is_state(level, levels).all()):
         raise ValueError(f"level should hold integers from 0 to {levels - 1}")
     middle = (2 * level.to(dtype or torch.get_default_dtype()) + 1) / levels - 1
     return expand(middle, levels)

@@ -37,6 +37,7 @@ from torch.distributions import constraints
 from torch.nn.functional import linear, one_hot, pad, relu
 
 from reference_impls.autoregressive import Autoregressive, Labelled, normal, placed, uniform_numbers
+from reference_impls.discrete import is_state
 
 POSITIONS = 2**15
 """Samples (rows x T) that are worked on at a time where no graph is kept."""
@@ -139,8 +140,7 @@ class WaveNet(Autoregressive):
         return x
 
     def _factors(self, x: Tensor, given: Tensor | None) -> Tensor:
-        x = x if x.is_floating_point() else x.long()  # as a byte, 256 itself would be 0
-        is_level = (x >= 0) & (x < self.levels) & (x % 1 == 0)
+        is_level = is_state(x, self.levels)
         level = torch.where(is_level, x, 0).long()
         log_p = self.logits(level[:, :-1], given).log_softmax(-1).gather(2, level[..., None])[..., 0]
         return torch.where(is_level, log_p, -math.inf)  # (n, T)

@@ -18,7 +18,7 @@ from suites.speed.cases import SMALL
 from suites.speed.wavenet_cases import CASES, GRID, SMALL_GRID, prepared
 
 EPS = torch.finfo(torch.float64).eps
-LAWS = ["autoregressive", "log_prob", "sample", "sampler", "density", "support", "classifier"]
+LAWS = ["module", "autoregressive", "log_prob", "sample", "sampler", "density", "support", "classifier"]
 NORMAL = 4.5
 """Standard deviations: a sum of many independent terms is further off in 7 seeds of a million."""
 
@@ -46,7 +46,7 @@ def test_conforms(preset):
 
 def test_given_a_series_it_conforms():
     model = wavenet.guided()
-    report = check_model(model, effort="quick", seed=0, only=["given"])
+    report = check_model(model, effort="quick", seed=0, only=["module", "given"])
     assert not report.failures, report.failures
     h = series(model, 1).float()
     at_one = SimpleNamespace(
@@ -370,6 +370,7 @@ def test_levels_may_be_bytes():
     x = torch.randint(256, (20, 6), generator=generator())
     assert torch.equal(model.log_prob(x.to(torch.uint8)), model.log_prob(x))
     assert model.log_prob(x).isfinite().all()
+    assert torch.equal(mu_law.decode(x.to(torch.uint8)), mu_law.decode(x))
 
 
 @pytest.mark.parametrize(
