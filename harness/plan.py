@@ -149,6 +149,8 @@ def _yields_to(id: str) -> tuple[str, ...]:
     A bridge is no proof against the sampler where the mass is wrong, so `density.bridge_mass` does not yield to one.
     What is stated of draws yields to the gates as well, which draws of quite another law do not pass.
     """
+    if id == "sample.resolution":  # draws that are all among a few look like coarse ones
+        return ("implicit.not_memorised", "implicit.not_repeated")
     if id not in TURNS:
         return ()
     witnesses: tuple[str, ...] = FREE_OF_MASS if id == "density.bridge_mass" else FREE_OF_MASS + BRIDGES

@@ -163,6 +163,8 @@ def adversary(draws: Draws) -> Tensor:
     """
     subject = draws.subject
     y, group = fresh(draws), imitated(subject).group
+    if not len(y):
+        return _witnessed(subject, draws.x[:1])[:0]
     return _witnessed(subject, draws.x[: len(y) * group : group]) - _witnessed(subject, y)
 
 

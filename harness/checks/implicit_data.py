@@ -128,4 +128,6 @@ def _fresh(draws: Draws) -> Tensor:
 def difference(draws: Draws, columns: Callable[[Tensor], Tensor]) -> Tensor:
     """(rows, k): columns (n, k) of draws less those of the data; a row of a table against the mean of its draws."""
     y, group = fresh(draws), imitated(draws.subject).group
+    if not len(y):
+        return columns(draws.x[:1])[:0]
     return columns(draws.x[: len(y) * group]).unflatten(0, (len(y), group)).mean(1) - columns(y)

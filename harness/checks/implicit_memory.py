@@ -108,7 +108,7 @@ def _start_pilot(subject: Subject) -> Excess:
     return Excess(-1.0, 1.0)
 
 
-FOUNDATIONS = ("implicit.data_well_formed", "implicit.gaussian_w2", "sample.finite")
+FOUNDATIONS = ("implicit.data_well_formed", "implicit.gaussian_w2", "sample.finite", "sample.resolution")
 
 
 @statistical(
