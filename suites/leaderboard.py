@@ -85,10 +85,10 @@ def pomegranate_tree(x: Tensor, levels: tuple[int, ...]) -> Any:
 
 
 def hmmlearn_hmm(x: Tensor, levels: tuple[int, ...]) -> Any:
-    """hmmlearn: a hidden chain of 8 states over the coordinates in order."""
+    """hmmlearn: a hidden chain of 4 states over the coordinates in order."""
     from hmmlearn.hmm import CategoricalHMM
 
-    return CategoricalHMM(8, n_iter=50)
+    return CategoricalHMM(4, n_iter=10)
 
 
 def pyro_bernoullis(x: Tensor, levels: tuple[int, ...]) -> Any:

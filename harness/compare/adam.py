@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.distributions.utils import lazy_property
 
 from harness.adapters import adapt
 from harness.compare.view import View, as_events
@@ -43,6 +45,7 @@ def descend(
     loss_of, name = _loss(thing, stream(seed, "compare", "loss"))
     dtype = torch.int64 if view.discrete and not _takes_floats(thing) else parameters[0].dtype
     shape = adapt(thing).event_shape
+    forget(thing)
     train, valid = (as_events(part.to(dtype), shape) for part in (view.train, view.valid))
     source = stream(seed, "compare", "minibatches")
     optimiser = torch.optim.Adam(parameters, lr=RATE)
@@ -62,7 +65,7 @@ def descend(
             loss.backward()
             if bool(nn.utils.clip_grad_norm_(parameters, CLIP).isfinite()):
                 optimiser.step()
-        _forget(thing)
+        forget(thing)
         step += 1
         if step % look == 0:
             value = _mean(thing, loss_of, valid)
@@ -76,7 +79,7 @@ def descend(
     with torch.no_grad():
         for tensor, value_of in zip(kept, best, strict=True):
             tensor.copy_(value_of)
-    _forget(thing)
+    forget(thing)
     if isinstance(thing, nn.Module):
         thing.eval()
     stopped = "the budget ended" if step - best_step < patience else "the validation rows gained no more"
@@ -115,7 +118,19 @@ def _takes_floats(thing: Any) -> bool:
     return x.is_floating_point()
 
 
-def _forget(thing: Any) -> None:
-    """Pyro's transforms remember what they computed under the old parameters."""
-    if callable(forget := getattr(thing, "clear_cache", None)):
-        forget()
+def forget(thing: Any) -> None:
+    """Have a distribution drop what it computed under other parameters: Pyro's transforms remember their last values,
+    and torch's lazy properties (probs where logits were given) are kept for good, so that draws would follow the old
+    parameters while log_prob follows the new."""
+    if callable(clear := getattr(thing, "clear_cache", None)):
+        clear()
+    while isinstance(thing, Distribution):
+        for name in [name for name, value in vars(thing).items() if _derived(thing, name, value)]:
+            vars(thing).pop(name)
+        thing = getattr(thing, "base_dist", None)
+
+
+def _derived(law: Distribution, name: str, value: Any) -> bool:
+    """Is the attribute a lazy property's answer? A parameter of the same name that was given is a leaf."""
+    lazy = isinstance(getattr(type(law), name, None), lazy_property)
+    return lazy and isinstance(value, Tensor) and not value.is_leaf

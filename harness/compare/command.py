@@ -19,7 +19,7 @@ from harness.compare.table import Row
 from harness.display import Display
 from harness.effort import EFFORTS, effort_named
 from harness.errors import CallError, InterruptedRunError
-from harness.evidence import Raised
+from harness.evidence import Raised, Record, Verdict
 from harness.isolate import _trouble
 from harness.processes import Ending, Message, Processes
 from harness.report import versions
@@ -200,6 +200,7 @@ class _Making:
     parts: Row = field(default_factory=dict)
     stage: str = ""
     raised: object = None
+    failed: list[Record] = field(default_factory=list)
 
     def hear(self, message: Message, display: Display) -> None:
         """Take in a message; ValueError for one that no child of ours sends."""
@@ -207,7 +208,10 @@ class _Making:
             if "part" in message:
                 self.parts |= dict(message["part"])
             elif "record" in message:
-                display.record(loaded_record(message["record"]))
+                record = loaded_record(message["record"])
+                display.record(record)
+                if record.verdict in (Verdict.FAIL, Verdict.ERROR):
+                    self.failed.append(record)
             elif "at" in message:
                 self.stage, n = str(message["at"][0]), int(message["at"][1])
                 display.at(self.model.name, self.stage, n)
@@ -224,6 +228,9 @@ class _Making:
         if not trouble and ending is not None and (ending.cause or self.raised):
             end: Raised = _trouble(self.raised, ending, processes, f"during {self.stage or 'its start'}")
             trouble = f"{end.kind}: {end.message}"
+            if self.failed:
+                first = self.failed[0]
+                trouble += f"; before that, {first.verdict} {first.check}: {first.message}"
         return {"name": self.model.name, "spec": self.model.spec, "key": key, **self.parts, "trouble": trouble}
 
 

@@ -28,7 +28,7 @@ from torch.distributions import Distribution
 
 from harness.adapters import adapt
 from harness.adapters.casting import tensors_in
-from harness.compare.adam import descend
+from harness.compare.adam import descend, forget
 from harness.compare.view import View
 from harness.contract import capabilities_of
 from harness.streams import generator as stream
@@ -80,6 +80,7 @@ def trained(thing: object, view: View, *, seed: int, seconds: float, tell: Tell,
             thing, what = _fitted(thing, view, seed, seconds, made)
             how += [what] if what else []
     if not as_it_is and not (how and how[-1] in FITS) and learnable(thing):
+        forget(thing)  # what was derived from parameters has a graph, and cannot be copied
         thing = copy.deepcopy(thing)
         left = max(LEAST_SHARE * seconds, seconds - (time.perf_counter() - began))
         steps, what = descend(thing, learnable(thing), view, seed=seed, seconds=left, tell=tell)

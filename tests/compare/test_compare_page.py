@@ -41,6 +41,7 @@ def row(name: str, level: float, seconds: float, **changes) -> dict:
         "certificate": {
             **{"passed": True, "counts": counts, "records": [undecided], "alpha": 1e-7, "effort": "quick", "seed": 0},
             "normalised_exactly_by": "",
+            "not_examined": ["fit"],
         },
         "cost": {
             **{"parameters": 3, "seconds_per_log_prob": figure, "seconds_per_sample": figure},

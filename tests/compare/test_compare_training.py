@@ -176,4 +176,19 @@ def test_a_pyro_distribution_with_parameters_is_trained():
     done = train(lambda x: dist.Bernoulli(logits=nn.Parameter(torch.zeros(2))).to_event(1), view)
     before = dist.Bernoulli(logits=torch.zeros(2)).to_event(1).log_prob(view.valid.float()).mean()
     assert done.how.startswith("made of the training rows, then Adam")
-    assert float(done.thing.log_prob(view.valid.float()).mean()) > float(before)
+    after = done.thing.log_prob(view.valid.float()).mean()
+    assert float(after.detach()) > float(before)
+
+
+@pytest.mark.parametrize("given", ["logits", "probs"])
+def test_draws_and_moments_follow_the_trained_parameters(given):
+    """torch keeps probs that it derived from logits once: an old one would outlive the training."""
+    x = (torch.rand(300, 2, generator=torch.Generator().manual_seed(1)) < 0.1).long()
+    start = {"logits": torch.zeros(2), "probs": torch.full((2,), 0.5)}[given]
+    law = torch.distributions.Bernoulli(**{given: nn.Parameter(start)})
+    law.sample()
+    law.entropy()
+    done = train(torch.distributions.Independent(law, 1), raw(made("b", x, 0)))
+    p = done.thing.log_prob(torch.tensor([[1.0, 1.0], [1.0, 0.0]])).exp().sum().detach()
+    assert torch.allclose(done.thing.mean[0], p, rtol=1e-5)  # float32: a sum of two of a dozen roundings
+    assert float(p) < 0.3
