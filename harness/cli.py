@@ -84,6 +84,14 @@ def check(
         Path | None, typer.Option(metavar="FILE", help="Write one HTML page that needs no network.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Models examined at once. Default: 1.")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR",
+            help="Examine on the workers of this Dask scheduler, such as tcp://host:8786. They need the same versions, "
+            "and a file system that is shared. The result does not depend on them.",
+        ),
+    ] = None,
 ) -> int:
     """Examine models, each in a process of its own.
 
@@ -94,7 +102,7 @@ def check(
     given = {
         **{"effort": effort, "seed": seed, "device": device, "dtype": dtype, "only": tuple(only) if only else None},
         **{"strict": strict, "budget": budget, "timeout": timeout, "memory": memory, "alpha": alpha},
-        **{"json": json, "junit": junit, "html": html, "workers": workers},
+        **{"json": json, "junit": junit, "html": html, "workers": workers, "scheduler": scheduler},
     }
     return commands.check(specs or (), {name: value for name, value in given.items() if value is not None})
 

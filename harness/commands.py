@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.checks.law import Check
+    from harness.cluster import Cluster
     from harness.evidence import Record
     from harness.report import Law, Report
 
@@ -54,6 +55,7 @@ class Call:
     memory: float = 4.0
     alpha: float = 1e-6
     workers: int = 1
+    scheduler: str = ""
     json: Path | None = None
     junit: Path | None = None
     html: Path | None = None
@@ -82,9 +84,7 @@ def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
     started, clock = datetime.now(UTC), time.perf_counter()
     with _stoppable() as stop, Display(_console(stderr=True)) as display:
         memory = int(call.memory * 2**30)
-        with Processes(
-            workers=call.workers, timeout=call.timeout, memory=memory, stop=stop, tick=display.tick
-        ) as processes:
+        with _workforce(call, timeout=call.timeout, memory=memory, stop=stop, tick=display.tick) as processes:
             display.say("importing")
             _validate_checks(call)
             laws = {id: Law(*texts) for id, *texts in processes.greeting()}
@@ -97,6 +97,15 @@ def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
     if interrupted:
         return INTERRUPTED, report
     return (0 if report.passes(strict=call.strict) else 1), report
+
+
+def _workforce(call: Any, **options: Any) -> Processes | Cluster:
+    """Processes on this machine, or the workers of a Dask cluster."""
+    if not call.scheduler:
+        return Processes(workers=call.workers, **options)
+    from harness.cluster import Cluster
+
+    return Cluster(call.scheduler, **options)
 
 
 # ------------------------------------------------------------------------------------------- before the run
@@ -128,6 +137,8 @@ def _validate(call: Call) -> None:
             raise CallError(f"--{option} is {number}: give a number of {unit} above 0")
     if not 0 < call.alpha < 1:
         raise CallError(f"--alpha is {call.alpha}: give a probability between 0 and 1, such as 1e-6")
+    if call.scheduler and call.workers != 1:
+        raise CallError("--workers and --scheduler are both given: the cluster has workers of its own, leave one out")
 
 
 def _check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path] = ()) -> None:
@@ -154,7 +165,7 @@ def _validate_checks(call: Call) -> None:
                 select(CHECKS, (name,))
             except KeyError:
                 raise CallError(_unknown_check(name, CHECKS)) from None
-    if call.device == "cuda":
+    if call.device == "cuda" and not call.scheduler:  # whose workers are asked instead
         import torch
 
         if not torch.cuda.is_available():

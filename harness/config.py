@@ -26,6 +26,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "memory": (int, float),
     "alpha": (int, float),
     "workers": (int,),
+    "scheduler": (str,),
     "expected_failures": (dict,),
 }
 """Every key of the table and the types that it may have. All but `models` and `expected_failures` are options of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from harness.effort import Effort, effort_named
 from harness.errors import InterruptedRunError
 from harness.evidence import Absent, Evidence, Raised, Record
 from harness.judge import explain, judge
-from harness.processes import Ending, Message, Processes
+from harness.processes import Ending, Hear, Message, Request
 from harness.resolve import SpecError
 from harness.store import loaded_record
 from harness.worker import CHANNEL_LOST
@@ -54,6 +54,18 @@ class Options:
     only: tuple[str, ...] = ()
 
 
+class Workforce(Protocol):
+    """Who does jobs in processes of their own: `Processes` on this machine, or `Cluster`."""
+
+    timeout: float
+    memory: int
+
+    def run(
+        self, requests: Sequence[Request], hear: Hear, end: Callable[[int, Ending], None] = ...
+    ) -> list[Ending | None]:
+        """Do all jobs; their endings in the order of the requests, None for a job that was never started."""
+
+
 class Watcher(Protocol):
     """Who wants to see a run as it goes."""
 
@@ -77,7 +89,7 @@ class Unwatched:
     def done(self, model: str) -> None: ...
 
 
-def expand(processes: Processes, specs: Sequence[str]) -> tuple[Listed, ...]:
+def expand(processes: Workforce, specs: Sequence[str]) -> tuple[Listed, ...]:
     """The models that the SPECs name, with distinct names. SpecError when one names none."""
     twice = next((spec for spec in specs if specs.count(spec) > 1), None)
     if twice is not None:
@@ -94,7 +106,7 @@ def expand(processes: Processes, specs: Sequence[str]) -> tuple[Listed, ...]:
     return _distinct(listed)
 
 
-def _listed(spec: str, heard: dict[str, object], ending: Ending, processes: Processes) -> list[Listed]:
+def _listed(spec: str, heard: dict[str, object], ending: Ending, processes: Workforce) -> list[Listed]:
     if "refused" in heard:
         raise SpecError(str(heard["refused"]))
     models = heard.get("models")
@@ -112,7 +124,7 @@ def _distinct(listed: Sequence[Listed]) -> tuple[Listed, ...]:
 
 
 def examine(
-    processes: Processes, models: Sequence[Listed], options: Options, watcher: Watcher
+    processes: Workforce, models: Sequence[Listed], options: Options, watcher: Watcher
 ) -> tuple[tuple[Record, ...], bool]:
     """Records of all models, in their order, and whether the run was interrupted. Each model has an equal share of
     alpha, so by the union bound the probability of any false FAIL in the run is at most alpha."""
@@ -187,7 +199,7 @@ class _Table:
         self.records[record.check] = record
         self.watcher.record(record)
 
-    def end(self, ending: Ending, processes: Processes) -> None:
+    def end(self, ending: Ending, processes: Workforce) -> None:
         """The child is gone: what it did not say is filled in."""
         self.close(_trouble(self.raised, ending, processes, self._doing()))
 
@@ -226,7 +238,7 @@ def _every_check(only: tuple[str, ...], alpha: float) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------- why a child ended
 
 
-def _trouble(said: object, ending: Ending, processes: Processes, doing: str) -> Raised:
+def _trouble(said: object, ending: Ending, processes: Workforce, doing: str) -> Raised:
     """The end of a child in one sentence, with the last thing that it printed."""
     if isinstance(said, dict):
         kind, message, trace = (str(said.get(key, ""))[:4000] for key in ("kind", "message", "trace"))
@@ -238,7 +250,7 @@ def _trouble(said: object, ending: Ending, processes: Processes, doing: str) -> 
     return Raised(kind, f"{what} {doing}{told}", ending.tail)
 
 
-def _end(ending: Ending, processes: Processes) -> tuple[str, str]:
+def _end(ending: Ending, processes: Workforce) -> tuple[str, str]:
     match ending.cause:
         case "hung":
             return "Hung", f"no progress for {processes.timeout:g} s"
@@ -248,6 +260,8 @@ def _end(ending: Ending, processes: Processes) -> tuple[str, str]:
             return "Garbage", "the model wrote on the examiner's channel"
         case "interrupted":
             return "Interrupted", "the run was stopped"
+        case "cluster":
+            return "Lost", f"the cluster gave it up ({ending.tail[:200]})"
         case "":
             return "Lost", LOST
     if ending.code == CHANNEL_LOST:

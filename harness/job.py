@@ -48,6 +48,7 @@ def perform(request: dict[str, Any], send: Send) -> None:
     """Do what was requested; the answers are messages: models, refused, plan, at, record, end."""
     # One thread, so that sums come out the same on every machine and for every number of workers.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    os.chdir(request.get("folder", "."))  # of the command, where the job is done elsewhere
     sys.path.insert(0, os.getcwd())
     if request["job"] == "expand":
         _expand(request, send)

@@ -158,9 +158,13 @@ class Processes:
                     self._close(job, selector)
         return endings
 
+    def alive(self) -> bool:
+        """Can further jobs be started?"""
+        return self._server.poll() is None
+
     def _halted(self) -> bool:
         """Is no further job to be started? Those that run do not need the server any more."""
-        return self.stop() or self._server.poll() is not None
+        return self.stop() or not self.alive()
 
     def _start(self, index: int, request: Request, selector: selectors.BaseSelector) -> _Running:
         ours, theirs = socket.socketpair()
