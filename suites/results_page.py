@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from suites.real_data.gallery import COMMAND, Picture, gallery
+
 TEMPLATES = Path(__file__).with_name("templates")
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 COMMANDS = {
@@ -314,7 +316,7 @@ def _seconds(number: float) -> str:
 # -------------------------------------------------------------------------------------------------------- page
 
 
-def render(found: dict[str, Json]) -> str:
+def render(found: dict[str, Json], pictures: Sequence[Picture] = ()) -> str:
     """The page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -329,7 +331,8 @@ def render(found: dict[str, Json]) -> str:
     cost = found.get("cost", {})
     return jinja.get_template("results.html").render(
         found=found,
-        commands=COMMANDS,
+        commands={**COMMANDS, "pictures": COMMAND},
+        pictures=pictures,
         efforts=[
             planted_table(own, effort) for effort in ("standard", "quick") if any(r["effort"] == effort for r in own)
         ],
@@ -373,7 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not found:
         parser.error(f"{call.results} has none of {', '.join(f'{name}.json' for name in COMMANDS)}: make one first")
     path = call.results / "index.html"
-    path.write_text(render(found))
+    path.write_text(render(found, gallery(call.results)))
     print(f"written: {path}")
     return 0
 

@@ -19,9 +19,11 @@ from suites.real_data import cases, rows
 from suites.real_data.__main__ import main, measured, selected
 from suites.real_data.bars import BARS, LIKELIHOOD, MASS, Bar, at_least, at_most, bars_of, equal
 from suites.real_data.cases import CASES, Case, Figure, normalisation_error, thirds
+from suites.real_data.deep_cases import DEEP
 from suites.real_data.fits import autoregressive_by_adam, mixture_of_bernoullis
 
 KEPT = Path(__file__).parents[2] / "results" / "real_data.json"
+EVERY = (*CASES, *DEEP)
 SLOW = ("binarized_mnist/autoregressive-logistic",)
 """A minute and more; its row is kept."""
 EPS = torch.finfo(torch.float64).eps
@@ -144,8 +146,8 @@ def test_kept_rows_reach_their_bars(bar, kept):
 
 def test_every_case_has_its_rows_and_every_row_its_case(kept):
     named = {(row["data"], row["model"]): row for row in kept}
-    assert set(named) == {(case.data, case.model) for case in CASES}
-    for case in CASES:
+    assert set(named) == {(case.data, case.model) for case in EVERY}
+    for case in EVERY:
         row = named[case.data, case.model]
         fields = ("number", "preprocessing", "chosen", "exact_or_bound", "seed")
         assert [row[field] for field in fields] == [getattr(case, field) for field in fields]

@@ -1,4 +1,4 @@
-"""python -m suites.real_data [--only WORD]... [--data PATH] [--json FILE]"""
+"""python -m suites.real_data [--only WORD]... [--data PATH] [--json FILE] [--device cuda] [--checkpoints FOLDER]"""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from harness.store import check_writable
 from suites.data import DataError
+from suites.real_data import cases
 from suites.real_data import rows as file
 from suites.real_data.bars import bars_of
-from suites.real_data.cases import CASES, Case
+from suites.real_data.cases import Case
+from suites.real_data.deep_cases import DEEP, DeepCase
+from suites.real_data.deep_fits import Run
+from suites.real_data.gpu_cases import ON_GPU
+
+CASES = (*cases.CASES, *DEEP)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,9 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="names with this word; repeatable")
     parser.add_argument("--data", type=Path, metavar="PATH", help="the folder of the data, instead of HARNESS_DATA")
     parser.add_argument("--json", type=Path, metavar="FILE", help="merge rows into it, results/real_data.json")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: the long runs, on a GPU")
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="FOLDER", help="keep trainings there; a killed one goes on, where it was"
+    )
     call = parser.parse_args(arguments)
     try:
-        chosen, known = selected(call.only), file.read(call.json) if call.json else []
+        chosen, known = placed(call), file.read(call.json) if call.json else []
         if call.data is not None and not call.data.is_dir():
             raise ValueError(f"--data {call.data} is no folder: give the one that holds debd/, small/, ...")
         if call.json is not None:
@@ -51,12 +62,26 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if good else 1
 
 
-def selected(words: Sequence[str]) -> list[Case]:
+def placed(call: argparse.Namespace) -> list[Case]:
+    """The cases of the call, with the folder of their checkpoints. ValueError where a GPU is missing, or a folder."""
+    if call.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda is for the long runs on a GPU, and torch finds none: leave it out")
+    if call.checkpoints is not None and not call.checkpoints.is_dir():
+        raise ValueError(f"--checkpoints {call.checkpoints} is no folder: create it first")
+    chosen = selected(call.only, CASES if call.device == "cpu" else ON_GPU)
+    if call.checkpoints is None:
+        return chosen
+    run = Run(call.device, call.checkpoints)
+    return [replace(case, run=run) if isinstance(case, DeepCase) else case for case in chosen]
+
+
+def selected(words: Sequence[str], cases: Sequence[Case] | None = None) -> list[Case]:
     """The cases with one of the words in their name; without words, all. ValueError for a word in none."""
+    cases = CASES if cases is None else cases
     for word in words:
-        if not any(_has(case, word) for case in CASES):
-            raise ValueError(f"no case has {word!r} in its name: choose from {', '.join(case.name for case in CASES)}")
-    return [case for case in CASES if not words or any(_has(case, word) for word in words)]
+        if not any(_has(case, word) for case in cases):
+            raise ValueError(f"no case has {word!r} in its name: choose from {', '.join(case.name for case in cases)}")
+    return [case for case in cases if not words or any(_has(case, word) for word in words)]
 
 
 def _has(case: Case, word: str) -> bool:
@@ -64,11 +89,12 @@ def _has(case: Case, word: str) -> bool:
 
 
 def measured(case: Case, folder: Path | None) -> Iterator[file.Row]:
-    """The rows of a case with their CPU seconds; loading and fitting count in the first."""
-    began = time.process_time()
-    for figure in case.measure(folder):
-        yield file.row(case, figure, time.process_time() - began)
-        began = time.process_time()
+    """The rows of a case with their CPU seconds, or on a GPU seconds; loading and fitting count in the first."""
+    clock = time.process_time if case.device == "cpu" else time.perf_counter
+    began = clock()
+    for figure in case.figures(folder):
+        yield file.row(case, figure, clock() - began)
+        began = clock()
 
 
 def _show(row: file.Row) -> bool:

@@ -62,6 +62,13 @@ class Case:
     def name(self) -> str:
         return f"{self.data}/{self.model.replace(' ', '-')}"
 
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def figures(self, folder: Path | None) -> Iterator[Figure]:
+        return self.measure(folder)
+
 
 # Figures
 

@@ -8,10 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.store import write_text
-from suites.real_data.cases import CASES, Case, Figure
+from suites.real_data import cases
+from suites.real_data.cases import Case, Figure
+from suites.real_data.deep_cases import DEEP
+from suites.real_data.gpu_cases import ON_GPU
 
 Row = dict[str, Any]
+EVERY = (*cases.CASES, *DEEP, *ON_GPU)
 
 WORD = {"type": "string", "minLength": 1}
 ROW = {
@@ -60,12 +66,21 @@ def row(case: Case, figure: Figure, seconds: float) -> Row:
         "exact_or_bound": case.exact_or_bound,
         "preprocessing": case.preprocessing,
         "chosen": case.chosen,
-        "device": f"cpu {platform.machine()}, 1 thread",
+        "device": device(case.device),
         "seconds": round(seconds, 3),
         "seed": case.seed,
         "versions": f"python {platform.python_version()}, torch {version('torch')}, genharness {version('genharness')}",
-        "command": f"python -m suites.real_data --only {case.name} --json results/real_data.json",
+        "command": f"python -m suites.real_data{_on(case.device)} --only {case.name} --json results/real_data.json",
     }
+
+
+def device(name: str) -> str:
+    """The machine's part that computes, in words."""
+    return f"cpu {platform.machine()}, 1 thread" if name == "cpu" else torch.cuda.get_device_name(name)
+
+
+def _on(device: str) -> str:
+    return "" if device == "cpu" else f" --device {device}"
 
 
 def read(path: Path) -> list[Row]:
@@ -85,7 +100,7 @@ def read(path: Path) -> list[Row]:
 
 def merged(old: Sequence[Row], new: Row) -> list[Row]:
     """The new row instead of the one that measured the same, in the order of the cases."""
-    order = {(case.data, case.model): place for place, case in enumerate(CASES)}
+    order = {(case.data, case.model): place for place, case in enumerate(EVERY)}
     kept = [row for row in old if _measured(row) != _measured(new)]
     return sorted([*kept, new], key=lambda row: order.get((row["data"], row["model"]), len(order)))
 
