@@ -21,6 +21,7 @@ from suites.real_data.bars import BARS, LIKELIHOOD, MASS, Bar, at_least, at_most
 from suites.real_data.cases import CASES, Case, Figure, normalisation_error, thirds
 from suites.real_data.deep_cases import DEEP
 from suites.real_data.fits import autoregressive_by_adam, mixture_of_bernoullis
+from suites.real_data.gpu_cases import ON_GPU
 
 KEPT = Path(__file__).parents[2] / "results" / "real_data.json"
 EVERY = (*CASES, *DEEP)
@@ -146,12 +147,15 @@ def test_kept_rows_reach_their_bars(bar, kept):
 
 def test_every_case_has_its_rows_and_every_row_its_case(kept):
     named = {(row["data"], row["model"]): row for row in kept}
-    assert set(named) == {(case.data, case.model) for case in EVERY}
-    for case in EVERY:
-        row = named[case.data, case.model]
+    here, there = ({(case.data, case.model): case for case in some} for some in (EVERY, ON_GPU))
+    assert set(here) <= set(named) <= {*here, *there}
+    for key, row in named.items():
+        case, among = (here[key], EVERY) if key in here else (there[key], ON_GPU)
         fields = ("number", "preprocessing", "chosen", "exact_or_bound", "seed")
         assert [row[field] for field in fields] == [getattr(case, field) for field in fields]
-        assert selected([row["command"].split()[4]]) == [case]
+        words = row["command"].split()
+        assert selected([words[words.index("--only") + 1]], among) == [case]
+        assert ("--device" in words) == (key in there)
 
 
 def test_what_was_measured_twice_is_kept_once(kept):
