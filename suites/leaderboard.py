@@ -88,7 +88,7 @@ def hmmlearn_hmm(x: Tensor, levels: tuple[int, ...]) -> Any:
     """hmmlearn: a hidden chain of 4 states over the coordinates in order."""
     from hmmlearn.hmm import CategoricalHMM
 
-    return CategoricalHMM(4, n_iter=10)
+    return CategoricalHMM(4, n_iter=4)
 
 
 def pyro_bernoullis(x: Tensor, levels: tuple[int, ...]) -> Any:

@@ -9,7 +9,7 @@ import typer
 
 SPEC_HELP = (
     "package.module:attr, path/to/file.py:attr, or a name that `harness models` lists; attr is one of these, or a list "
-    "or dict of them. A function or class that needs an argument is called with the training rows [n, d], and with "
+    "or dict of them. A function or class that needs an argument is called with the training rows (n, d), and with "
     "those of valid, levels, generator, seed and seconds that it names; one that needs none is called without. An "
     "estimator or network of another library that is not fitted is fitted; so is a model with fit(x), and a class with "
     "a class method fit. A torch module in training mode, or a distribution whose parameters require gradients, is "

@@ -92,13 +92,18 @@ function pareto(figure, of) {
   const y = scale(seen.map((p) => p.row.nll.mean), HIGH - EDGE.bottom, EDGE.top, false);
   axes(plot, x, y, `seconds per ${of}`, "NLL, nats");
   const most = Math.max(...seen.map((p) => p.bytes ?? 0), 1);
+  const taken = [];
   for (const p of seen) {
     const beaten = p.row[`dominated_by_${of}`];
     const radius = 4 + 11 * Math.sqrt((p.bytes ?? 0) / most);
     const dot = svg("circle", { class: `dot ${beaten ? "dominated" : colour(p.i)}`, cx: x.at(p.seconds), cy: y.at(p.row.nll.mean), r: radius });
     titled(dot, `${p.row.name}: ${short(p.row.nll.mean)} nats, ${short(p.seconds)} s, ${short((p.bytes ?? NaN) / 2 ** 20)} MiB${beaten ? " (dominated)" : ""}`);
     const side = x.at(p.seconds) > WIDE * 0.7 ? -1 : 1;
-    plot.append(dot, label(p.row.name.slice(0, 28), x.at(p.seconds) + side * (radius + 4), y.at(p.row.nll.mean) + 4, side > 0 ? "start" : "end"));
+    const left = x.at(p.seconds) + side * (radius + 4), text = p.row.name.slice(0, 28), room = 6.5 * text.length;
+    let height = y.at(p.row.nll.mean) + 4;
+    while (taken.some((other) => Math.abs(other.height - height) < 11 && Math.abs(other.left - left) < Math.max(room, other.room))) height -= 11;
+    taken.push({ left, height, room });
+    plot.append(dot, label(text, left, height, side > 0 ? "start" : "end"));
   }
   put(figure, plot);
 }
