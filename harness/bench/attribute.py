@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from harness.bench.history import History, Series
-from harness.bench.steps import Prior, difference_needed, fitted_prior, needed, noise, places, steps
+from harness.bench.steps import Bar, Prior, difference_needed, excursions, fitted_prior, noise, places, steps
 
 POLICY = {"time": math.log(1.03), "memory": math.log(1.03), "nll": 0.005}
 """What does not matter: 3 % of seconds or bytes; 0.5 % of exp(NLL / dim), which is 0.005 nats per dimension."""
+
+DISTURBED = ("time", "memory")
+"""What other processes can change; NLL comes from fixed seeds."""
 
 LEAST = {"time": 1e-3, "memory": 1e-3, "nll": 1e-5}
 """Deviations that are there in any case: of a clock, of the kernel's counters, of float32 sums in another order."""
@@ -73,27 +76,38 @@ def judged(history: History, alpha: float = 0.01, policy: dict[str, float] | Non
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}: give a probability between 0 and 1, such as 0.01")
     policy = {**POLICY, **(policy or {})}
-    priors = {metric: _prior(history, metric) for metric in POLICY}
     pairs = list(_neighbours(history.series))
-    logs = [series.logs() for series in history.series]
-    answer = Judgement(alpha, tests=places(logs) + len(pairs))
-    level = alpha / max(answer.tests, 1)
-    for series, y in zip(history.series, logs, strict=True):
+    logs = {id(series): series.logs() for series in history.series}
+    answer = Judgement(alpha, tests=places(logs.values()) + len(pairs))
+    bars = _bars(history, logs, alpha / max(answer.tests, 1), policy)
+    for series in history.series:
         answer.failures += _lost(series)
-        prior, least = priors[series.metric], policy[series.metric]
-        enough = len(y) >= 3 or (len(y) == 2 and prior.freedom > 0)
+        y, bar = logs[id(series)], bars[id(series)]
+        enough = len(y) > bar.shortest and math.isfinite(bar.noise[0])
         answer.judged, answer.short = answer.judged + enough, answer.short + (not enough)
         if enough:
-            answer.found += _in_series(series, y, prior, level, least)
+            answer.found += _in_series(series, y, bar)
     for old, new in pairs:
-        answer.found += _between(old, new, priors[old.metric], level, policy[old.metric])
-    answer.smallest = _sensitivity(history, priors, level, policy)
+        answer.found += _between(old, new, bars[id(old)], bars[id(new)])
+    answer.smallest = _sensitivity(history, bars)
     return answer
 
 
-def _prior(history: History, metric: str) -> Prior:
+def _bars(history: History, logs: dict[int, list[float]], level: float, policy: dict[str, float]) -> dict[int, Bar]:
+    """What each series is held against; those of one kind learn from each other."""
+    bars: dict[int, Bar] = {}
+    for metric in POLICY:
+        kind = {id(series): logs[id(series)] for series in history.series if series.metric == metric}
+        prior = _prior(kind.values(), metric)
+        tail = excursions(kind.values(), prior) if metric in DISTURBED else None
+        for key, y in kind.items():
+            bars[key] = Bar(noise(y, prior), level, policy[metric], tail)
+    return bars
+
+
+def _prior(logs: Iterable[Sequence[float]], metric: str) -> Prior:
     """What the series of a kind say of noise. NLL comes from fixed seeds: its noise is known to be that of sums."""
-    found = fitted_prior((s.logs() for s in history.series if s.metric == metric), LEAST[metric])
+    found = fitted_prior(logs, LEAST[metric])
     if metric == "nll" and found.freedom == 0:
         return Prior(LEAST[metric] ** 2, 1e6, LEAST[metric])
     return found
@@ -114,9 +128,9 @@ def _lost(series: Series) -> Iterator[str]:
         yield f"{series.name}: NaN {where}{since}"
 
 
-def _in_series(series: Series, y: Sequence[float], prior: Prior, level: float, policy: float) -> Iterator[Found]:
+def _in_series(series: Series, y: Sequence[float], bar: Bar) -> Iterator[Found]:
     """Steps within one environment: the code's."""
-    points, found = series.usable, steps(y, prior, level, policy)
+    points, found = series.usable, steps(y, bar)
     for step in found:
         yield Found(
             series=series.name,
@@ -128,7 +142,7 @@ def _in_series(series: Series, y: Sequence[float], prior: Prior, level: float, p
             needed=step.needed,
             cause=CODE,
             environment=str(series.environment),
-            stands=found[-1].after - step.before > policy,
+            stands=found[-1].after - step.before > bar.policy,
         )
 
 
@@ -142,18 +156,18 @@ def _neighbours(series: Sequence[Series]) -> Iterator[tuple[Series, Series]]:
         yield from pairwise(sorted(group, key=lambda each: (each.usable[0].date, each.usable[-1].date)))
 
 
-def _between(old: Series, new: Series, prior: Prior, level: float, policy: float) -> Iterator[Found]:
+def _between(old: Series, new: Series, ours_bar: Bar, theirs_bar: Bar) -> Iterator[Found]:
     """A step from one environment to the next: at common commits the environment's, else of one of the two."""
     ours = dict(zip((p.commit for p in old.usable), old.logs(), strict=True))
     theirs = dict(zip((p.commit for p in new.usable), new.logs(), strict=True))
     common = [commit for commit in theirs if commit in ours]
     if common:
-        size = statistics.fmean(theirs[c] - ours[c] for c in common)
+        size = statistics.median(theirs[c] - ours[c] for c in common)
         counts, cause = (len(common), len(common)), ENVIRONMENT
     else:
-        before, after = _level_at(old, -1, prior, level, policy), _level_at(new, 0, prior, level, policy)
+        before, after = _level_at(old, -1, ours_bar), _level_at(new, 0, theirs_bar)
         size, counts, cause = after[0] - before[0], (before[1], after[1]), EITHER
-    bar = max(policy, difference_needed(noise(old.logs(), prior), noise(new.logs(), prior), counts, level))
+    bar = max(ours_bar.policy, difference_needed(ours_bar.noise, theirs_bar.noise, counts, ours_bar.level))
     if abs(size) > bar:
         first = common[0] if common else new.usable[0].commit
         note = old.environment.changes(new.environment)
@@ -175,22 +189,19 @@ def _between(old: Series, new: Series, prior: Prior, level: float, policy: float
         )
 
 
-def _level_at(series: Series, end: int, prior: Prior, level: float, policy: float) -> tuple[float, int]:
-    """The first or last level of a series, and how many points it is the mean of."""
+def _level_at(series: Series, end: int, bar: Bar) -> tuple[float, int]:
+    """The first (0) or last (-1) level of a series, and of how many points it is the median."""
     y = series.logs()
-    cuts = [step.first for step in steps(y, prior, level, policy)]
-    part = y[cuts[-1] :] if end == -1 and cuts else y[: cuts[0]] if cuts else y
-    return statistics.fmean(part), len(part)
+    ends = [0, *(step.first for step in steps(y, bar)), len(y)]
+    part = y[ends[-2] :] if end else y[: ends[1]]
+    return statistics.median(part), len(part)
 
 
-def _sensitivity(
-    history: History, priors: dict[str, Prior], level: float, policy: dict[str, float]
-) -> dict[str, float]:
+def _sensitivity(history: History, bars: dict[int, Bar]) -> dict[str, float]:
     """By metric, the step at the newest commit that half of the series would have shown."""
     found: dict[str, list[float]] = {}
     for series in history.series:
-        y = series.logs()
-        if len(y) >= 2:
-            bar = needed(noise(y, priors[series.metric]), 1, len(y) - 1, level)
-            found.setdefault(series.metric, []).append(max(policy[series.metric], bar))
-    return {metric: statistics.median(bars) for metric, bars in found.items()}
+        count, bar = len(series.usable), bars[id(series)]
+        if count > bar.shortest:
+            found.setdefault(series.metric, []).append(max(bar.policy, bar.needed(count - 1, 1)))
+    return {metric: statistics.median(sizes) for metric, sizes in found.items()}

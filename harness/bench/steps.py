@@ -1,10 +1,10 @@
 r"""Where a series takes a step that is beyond its noise: few points each, many series, a stated level over all of them.
 
 A series y_1, ..., y_n (logarithms) has noise that is independent from commit to commit and normal, with a variance of
-its own. It is estimated from the n - 1 successive differences but the largest quarter, so that steps do not count as
-noise (`differenced`). A step before point k is tested by
+its own. It is estimated from differences but the largest quarter, so that steps do not count as noise (`differenced`).
+A step before point k is tested by
 
-    t_k = (mean after - mean before) / (s sqrt(1 / n_before + 1 / n_after))
+    t_k = (level after - level before) / (s sqrt(1 / n_before + 1 / n_after))
 
 Few points make a poor s, so the variances of all series of a kind are estimated together, as in Smyth 2004
 (https://doi.org/10.2202/1544-6115.1027): with a scaled inverse chi-square law of d0 degrees of freedom and scale s0^2
@@ -13,9 +13,16 @@ over the series,
     s^2 = (d0 s0^2 + d s_own^2) / (d0 + d),      t_k ~ Student(d0 + d) without a step,
 
 where s_own^2 has d degrees of freedom. It is a step when t_k is above its quantile at alpha / N, N being all places in
-all series: by the union bound the probability of any false step in a history is alpha at most, as far as the model of
-the noise holds; `suites/speed/judge_noise.py` measures it where it does not. What was split is searched again, so
-several steps are found; in the end those go, the smallest first, that are below what does not matter (`policy`).
+all series: by the union bound the probability of any false step in a history is alpha at most, for such noise. What was
+split is searched again, so several steps are found. Of these, those are reported that bring the level further from the
+one last reported than what does not matter (`policy`): small losses add up until they matter.
+
+Real noise has heavier tails: a run now and then is disturbed as a whole. Against that, a level is a median and not a
+mean; a level that lasts for one commit is an excursion and no step; and how often runs are disturbed, and by how much,
+is read off the history itself (`excursions`): the step must be so large that, at this frequency, so many runs of one
+level are disturbed by as much with probability alpha / N at most, or larger by half than any excursion that was seen in
+a series of its kind. A single run, the newest, has only the latter way.
+`suites/speed/judge_noise.py` measures what false alarms are left.
 """
 
 from __future__ import annotations
@@ -26,6 +33,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+
+ALONE = 1.5
+"""Times the largest excursion seen: of m disturbed runs with exponential tails the largest is about log m means, and
+the next one exceeds 1.5 log m with probability m^-1.5, not 1 / m."""
 
 FEWEST_FOR_PRIOR = 5
 """Series of a kind, before anything is learnt from the others."""
@@ -94,14 +105,34 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def differenced(y: Sequence[float]) -> tuple[float, float]:
-    """Variance of the noise, from (y_{i+1} - y_i)^2 / 2 without the largest quarter, and about its degrees of freedom.
+    """Variance of the noise, from (y_{i+lag} - y_i)^2 / 2 without the largest quarter; about its degrees of freedom.
 
     The sum is divided by what it is expected to be for normal differences of variance 1. Neighbouring differences share
-    a point, so of all m the mean has about 2 m / 3 degrees of freedom (von Neumann et al. 1941).
+    a point, so of all m the mean has about 2 m / 3 degrees of freedom (von Neumann et al. 1941). From 16 points on, the
+    larger of lags 1 and 2, which is a little too large: noise that stays for some commits hides from lag 1.
     """
-    squares = sorted((b - a) ** 2 / 2 for a, b in pairwise(y))
+    return max(_lagged(y, lag) for lag in ((1, 2) if len(y) >= 16 else (1,)))
+
+
+def _lagged(y: Sequence[float], lag: int) -> tuple[float, float]:
+    squares = sorted((b - a) ** 2 / 2 for a, b in zip(y, y[lag:], strict=False))
     kept = len(squares) - math.ceil(len(squares) / 4)
     return sum(squares[:kept]) / _smallest(len(squares), kept), 2 * kept / 3
+
+
+def excursions(series: Iterable[Sequence[float]], prior: Prior) -> tuple[float, ...]:
+    """|y_i - median of the five (three) around it| / s, sorted, over all series and points but two (one) at each end.
+
+    A step leaves none: the median of the five is that of the level which the point belongs to.
+    """
+    found: list[float] = []
+    for y in series:
+        deviation = math.sqrt(noise(y, prior)[0])
+        width = 5 if len(y) >= 5 else 3
+        for i in range(len(y) - width + 1):
+            around = y[i : i + width]
+            found.append(abs(around[width // 2] - statistics.median(around)) / deviation if deviation > 0 else 0.0)
+    return tuple(sorted(found))
 
 
 @cache
@@ -121,33 +152,76 @@ def places(series: Iterable[Sequence[float]]) -> int:
     return sum(max(0, len(y) - 1) for y in series)
 
 
-def steps(y: Sequence[float], prior: Prior, level: float, policy: float) -> list[Step]:
-    """All steps of a series, in order, each at the level given (two-sided); none where the noise is unknown."""
-    found = noise(y, prior)
-    cuts = sorted(_cuts(y, 0, len(y), found, level))
-    while True:
-        between = _between(y, cuts, found, level, policy)
-        least = min(between, key=lambda step: abs(step.size) / step.needed, default=None)
-        if least is None or abs(least.size) > least.needed:
-            return between
-        cuts.remove(least.first)
+@dataclass(frozen=True)
+class Bar:
+    """What a step of one series must exceed, at `level`, and what does not matter; `tail` are the excursions that were
+    seen in series of its kind, None where runs are not disturbed."""
+
+    noise: Noise
+    level: float
+    policy: float
+    tail: tuple[float, ...] | None = None
+
+    @property
+    def shortest(self) -> int:
+        """Points of a level."""
+        return 1 if self.tail is None else 2
+
+    def needed(self, before: int, after: int) -> float:
+        """The size between levels of so many points."""
+        least = needed(self.noise, before, after, self.level)
+        return least if self.tail is None else max(least, math.sqrt(self.noise[0]) * self._beyond(min(before, after)))
+
+    def _beyond(self, points: int) -> float:
+        """In units of s: with p = P(excursion > z), the median of the points exceeds z with probability at most
+        C(points, j) p^j, j being those that must exceed it; the least z at which this is `level`."""
+        assert self.tail is not None
+        if not self.tail:
+            return math.inf
+        unseen = ALONE * self.tail[-1]
+        j = points - (points - 1) // 2
+        share = (self.level / math.comb(points, j)) ** (1 / j)
+        allowed = math.floor(share * (len(self.tail) + 1) - 1)  # p is estimated by (count + 1) / (all + 1)
+        if points < self.shortest or allowed < 0:
+            return unseen
+        return min(unseen, self.tail[len(self.tail) - 1 - allowed] if allowed < len(self.tail) else 0.0)
 
 
-def _between(y: Sequence[float], cuts: Sequence[int], found: Noise, level: float, policy: float) -> list[Step]:
-    """The step at each cut, between the means of the parts on both sides of it."""
+def steps(y: Sequence[float], bar: Bar) -> list[Step]:
+    """All steps of a series that matter, in order; none where the noise is unknown."""
+    cuts = sorted(_cuts(y, 0, len(y), bar))
+    while cuts and (weak := _weakest(y, cuts, bar)) is not None:
+        cuts.remove(weak)
     ends = [0, *cuts, len(y)]
-    counts = [j - i for i, j in pairwise(ends)]
-    parts = [statistics.fmean(y[i:j]) for i, j in pairwise(ends)]
-    return [
-        Step(
-            first=cut,
-            size=parts[i + 1] - parts[i],
-            needed=max(policy, needed(found, counts[i], counts[i + 1], level)),
-            before=parts[i],
-            after=parts[i + 1],
-        )
-        for i, cut in enumerate(cuts)
-    ]
+    parts = [y[i:j] for i, j in pairwise(ends)]
+    reported, found = statistics.median(parts[0]), []
+    for first, before, after in zip(cuts, parts, parts[1:], strict=False):
+        level = statistics.median(after)
+        if abs(level - reported) > bar.policy:
+            least = max(bar.policy, bar.needed(len(before), len(after)))
+            found.append(Step(first=first, size=level - reported, needed=least, before=reported, after=level))
+            reported = level
+        reported = min(level, reported)  # losses are counted from the best
+    return found
+
+
+def _weakest(y: Sequence[float], cuts: Sequence[int], bar: Bar) -> int | None:
+    """The cut that is furthest below what it needs between its own neighbours; None where all reach it."""
+    ends = [0, *cuts, len(y)]
+    parts = [y[i:j] for i, j in pairwise(ends)]
+    shares = {}
+    for cut, before, after in zip(cuts, parts, parts[1:], strict=False):
+        low, high = levels(before, after)
+        shares[cut] = abs(high - low) / bar.needed(len(before), len(after))
+    weak = min(shares, key=lambda cut: shares[cut])
+    return weak if shares[weak] <= 1 else None
+
+
+def levels(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """The medians of both; of two middle values the one that is nearer to the other side."""
+    if statistics.fmean(before) <= statistics.fmean(after):
+        return statistics.median_high(before), statistics.median_low(after)
+    return statistics.median_low(before), statistics.median_high(after)
 
 
 Noise = tuple[float, float]
@@ -183,15 +257,16 @@ def _quantile(level: float, freedom: float) -> float:
     return float(norm.isf(level / 2) if math.isinf(freedom) else t.isf(level / 2, freedom))
 
 
-def _cuts(y: Sequence[float], low: int, high: int, found: Noise, level: float) -> list[int]:
-    """Where y[low:high] is to be cut, by halving: the most certain step first."""
-    best, cut = 0.0, low
-    for k in range(low + 1, high):
-        size = abs(statistics.fmean(y[k:high]) - statistics.fmean(y[low:k]))
-        certainty = size * math.sqrt((k - low) * (high - k) / (high - low))
-        if size > needed(found, k - low, high - k, level) and certainty > best:
-            best, cut = certainty, k
-    if cut == low:
-        return []
-    first, second = (low, cut), (cut, high)
-    return [*_cuts(y, *first, found, level), cut, *_cuts(y, *second, found, level)]
+def _cuts(y: Sequence[float], low: int, high: int, bar: Bar) -> list[int]:
+    """Where y[low:high] is to be cut, by halving: there, of all places with a step, it is nearest to two levels.
+
+    A level has `shortest` points at least, but the newest one, which may have yet to last.
+    """
+    least, cut = math.inf, low
+    shortest = 1 if high == len(y) else bar.shortest
+    for k in range(low + bar.shortest, high - shortest + 1):
+        before, after = levels(y[low:k], y[k:high])
+        away = sum(abs(v - before) for v in y[low:k]) + sum(abs(v - after) for v in y[k:high])
+        if abs(after - before) > bar.needed(k - low, high - k) and away < least:
+            least, cut = away, k
+    return [] if cut == low else [*_cuts(y, low, cut, bar), cut, *_cuts(y, cut, high, bar)]
