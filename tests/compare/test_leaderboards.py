@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from harness.compare.board import board_of, read
+from harness.compare.data import made
 from suites import leaderboard
+from suites.data import registered
+from suites.data.source import Splits
 
 RESULTS = Path(__file__).parents[2] / "results"
 BOARDS = sorted(RESULTS.glob("leaderboard_*.json"))
@@ -79,3 +82,15 @@ def test_every_recipe_is_in_a_leaderboard():
         if inspect.isfunction(thing) and thing.__module__ == leaderboard.__name__ and not name.startswith("_")
     }
     assert recipes == listed
+
+
+@pytest.mark.parametrize("name", ["nltcs", "binarized_mnist"])
+def test_a_registered_set_brings_its_frontier(name, monkeypatch):
+    d = {"nltcs": 16, "binarized_mnist": 784}[name]
+    bits = (torch.rand(20, d, generator=torch.Generator().manual_seed(0)) < 0.5).to(torch.uint8)
+    monkeypatch.setattr(registered.data, name, lambda path=None: Splits(bits, bits, bits))
+    found = made(name, getattr(registered, name)(), 0)
+    assert found.levels == (2,) * d
+    assert (found.frontier, found.frontier_source) == registered.FRONTIERS[name]
+    assert found.image == {"nltcs": None, "binarized_mnist": (28, 28)}[name]
+    assert found.split == "as published: 20 / 20 / 20 rows for training / validation / test"
