@@ -45,7 +45,7 @@ def _ranked(rows: list[dict[str, Any]]) -> Table:
     grid.add_column("rank", justify="right")
     grid.add_column("model", overflow="fold")
     for name in ("NLL, nats", "to the best", "bits/dim", "s/sample", "s/log_prob", "MiB", "parameters"):
-        grid.add_column(name, justify="right")
+        grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("NLL is", overflow="fold")
     for row in rows:
         cost = row.get("cost") or {}
