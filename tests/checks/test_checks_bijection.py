@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from engine import alone, changed, examined, record, troubles
+from harness.adapters import adapt
 from harness.checks import bijection as checks
 from harness.evidence import Verdict
-from harness.mutants import bijection
-from harness.mutants.bijection import Fold, Graphless, Normal, Ordered, Pictures, Pushed, pushed
+from harness.mutants import bijection, mutated
+from harness.mutants.bijection import Fold, Graphless, Normal, Ordered, Pictures, Pushed, edited, pushed
 
 IDS = [check.id for check in checks.CHECKS]
 BUILDS = [
@@ -145,3 +146,80 @@ class Saturated(Pushed):
 @pytest.mark.parametrize("seed", range(4))
 def test_what_rounding_has_taken_to_the_edge_is_no_defect(dtype, seed):
     assert troubles(alone(pushed(3, Saturated, dtype)(), *IDS, seed=seed)) == {}
+
+
+class Integrated:
+    """A flow for a unit of time, dx/dt = tanh(x W) / 2, by Heun's steps; its log_det integrates the trace as well."""
+
+    event_shape = (2,)
+
+    def __init__(self, steps=16, excess=0.0):
+        self.w = torch.tensor([[0.5, 1.5], [-1.0, 0.7]])
+        self.steps, self.excess = steps, excess
+
+    def rates(self, x):
+        """dx/dt (n, d) and its divergence (n,)."""
+        slope = torch.tanh(x @ self.w)
+        return slope / 2, ((1 - slope.square()) * self.w.diagonal()).sum(1) / 2
+
+    def solved(self, x, h):
+        total = torch.zeros_like(x[:, 0])
+        for _ in range(self.steps):
+            first, trace = self.rates(x)
+            second, trace_too = self.rates(x + h * first)
+            x, total = x + h * (first + second) / 2, total + h * (trace + trace_too) / 2
+        return x, total
+
+    def forward(self, z):
+        return self.solved(z, 1 / self.steps)[0]
+
+    def inverse(self, x):
+        return self.solved(x, -1 / self.steps)[0]
+
+    def log_det(self, z):
+        return self.solved(z, 1 / self.steps)[1] + self.excess
+
+    def base(self):
+        return Normal(2, self.w.dtype)
+
+    def log_prob(self, x):
+        z, back = self.solved(x, -1 / self.steps)
+        return self.base().log_prob(z) + back - self.excess
+
+    def sample(self, n, *, generator):
+        return self.forward(torch.randn(n, 2, generator=generator, dtype=self.w.dtype))
+
+
+VOLUMES = ("bijection.log_det_is_jacobian", "bijection.log_det_of_inverse", "bijection.change_of_variables")
+
+
+def test_an_integrator_passes_by_what_is_granted_to_solvers_and_the_verdict_says_so():
+    seen = alone(Integrated(16), *IDS)
+    assert troubles(seen) == {}
+    for law in VOLUMES[:2]:
+        assert 1e-5 < seen[law].statistic < seen[law].bound == 2**-10
+
+
+@pytest.mark.parametrize("law", VOLUMES[:2])
+def test_a_wrong_volume_of_an_integrator_is_found(law):
+    assert record(Integrated(16, excess=2e-3), law).verdict is Verdict.FAIL
+
+
+class Uneven(Integrated):
+    """Its ways there and back take steps of different lengths, so that what they leave does not cancel."""
+
+    def inverse(self, x):
+        return self.solved(x, -1 / self.steps)[0] if self.steps == 5 else Uneven(5).inverse(x)
+
+
+def test_an_integrator_of_coarse_steps_is_allowed_a_few_times_what_its_jacobians_are_apart():
+    seen = record(Uneven(6), VOLUMES[0])
+    assert seen.verdict is Verdict.PASS
+    assert 2**-10 < seen.statistic < seen.bound < 0.05  # the tolerance of `quick`
+
+
+@pytest.mark.parametrize("law", VOLUMES[:2])
+def test_a_pass_of_maps_in_closed_form_excludes_all_but_rounding(law):
+    assert record(pushed(3)(), law).bound < 1e-4
+    off = mutated(adapt(pushed(3)()), edited("log_det", lambda value: value + 2e-3))
+    assert record(off, law).verdict is Verdict.FAIL
