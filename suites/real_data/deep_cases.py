@@ -26,6 +26,7 @@ from suites.real_data.bars import LIKELIHOOD
 from suites.real_data.cases import (
     NATS,
     PIXELS,
+    SEEN,
     SEEN_ELSEWHERE,
     Case,
     Figure,
@@ -37,6 +38,7 @@ from suites.real_data.deep_fits import InParts, Recipe, Run, importance_bound, t
 from suites.real_data.shakespeare import attention, counts
 
 Build = Callable[[], nn.Module]
+Load = Callable[[Path | None, Run], Splits]
 ON_CPU = Run()
 
 
@@ -71,7 +73,7 @@ def density_of_bits(build: Build, recipe: Recipe, name: str, path: Path | None, 
     yield normalisation_error(law, splits.test.shape[1])
 
 
-def bound(load, build: Build, recipe: Recipe, name: str, k: int, path: Path | None, run: Run) -> Iterator[Figure]:
+def bound(load: Load, build: Build, recipe: Recipe, name: str, k: int, path: Path | None, run: Run) -> Iterator[Figure]:
     """L_k of the test draws; rounds are chosen by L_50 of the validation draws. Float32."""
     splits = load(path, run)
     model = build().to(run.device)
@@ -110,6 +112,7 @@ def density_of_pixels(build: Build, recipe: Recipe, name: str, path: Path | None
 
 # All of them
 
+ON_TEXT = Recipe(8000, batch=16, rate=3e-3, clip=1.0)
 ON_BITS = {
     "NADE": Recipe(1500, rounds=2, batch=200, rate=2e-2),
     "MADE": Recipe(750, rounds=3, batch=200, rate=1e-2),
@@ -207,4 +210,11 @@ DEEP = (
     ),
     bound_on_pixels("VAE", "M22", "500 hidden units, 50 latent variables", lambda: vae(784, 500, 50), 500),
     *(of_counts(n) for n in (4, 5)),
+    on_text(
+        "transformer",
+        "four blocks of four heads of 24 units, 64 characters in a row",
+        lambda: Transformer(65, 64, width=96, heads=4, blocks=4, std=0.06, seed=28),
+        ON_TEXT,
+        "first weights, of deviation 0.02 or 0.06, by the ninth tenth after 500 steps; " + SEEN,
+    ),
 )

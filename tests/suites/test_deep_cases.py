@@ -267,7 +267,7 @@ def test_the_command_keeps_checkpoints(tmp_path, monkeypatch, capsys):
 def test_deep_cases_have_bars_names_and_numbers():
     names = [case.name for case in (*cases.CASES, *DEEP)]
     assert len(set(names)) == len(names)
-    for data, model in (("nltcs", "NADE"), ("binarized_mnist", "VAE"), ("tiny_shakespeare", "5-gram")):
+    for data, model in (("nltcs", "NADE"), ("binarized_mnist", "VAE"), ("tiny_shakespeare", "transformer")):
         assert [bar for bar in BARS if (bar.data, bar.model) == (data, model)]
     for one in DEEP:
         assert [known.name for known in selected([one.name])] == [one.name]
