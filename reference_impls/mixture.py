@@ -325,7 +325,13 @@ def _m_step(mixture: GaussianMixture, seen: _Seen, floor: float) -> GaussianMixt
 
 
 def _lifted(scatter: Tensor, floor: float) -> Tensor:
-    """The Cholesky factors of matrices S (..., d, d) with their eigenvalues lifted to the floor."""
+    """The Cholesky factors of matrices S (..., d, d) with their eigenvalues lifted to the floor.
+
+    If each S - floor I has such a factor too, all eigenvalues are above the floor, and there is nothing to lift.
+    """
+    least = floor * torch.eye(scatter.shape[-1]).to(scatter)
+    if not torch.linalg.cholesky_ex(scatter - least).info.any():
+        return torch.linalg.cholesky(scatter)
     eigenvalues, axes = torch.linalg.eigh(scatter)  # (..., d), (..., d, d)
     return lower_factor(axes * eigenvalues.clamp_min(floor).sqrt()[..., None, :])  # (..., d, d)
 
