@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 def call(folder, *specs: str, options: tuple[str, ...] = (), json="board.json") -> tuple[int, dict]:
     arguments = [spec if ":" in spec else f"{MODELS}:{spec}" for spec in specs]
     written = ["--json", str(folder / json)] if json else []
-    fixed = ["--data", str(folder / "plane.npy"), "--budget", "2", "--timeout", "30", "--workers", "2"]
+    fixed = ["--data", str(folder / "plane.npy"), "--budget", "5", "--timeout", "30", "--workers", "2"]
     status = _status(["compare", *arguments, *fixed, *written, *options])
     return status, read(folder / json)
 
@@ -51,7 +51,7 @@ def test_every_other_model_costs_its_own_row_and_says_why(first):
     reasons = {row["name"]: row["reason"] for row in first[1]["rows"] if row["rank"] is None}
     assert reasons["Boastful"].startswith("no certificate: FAIL")
     assert "SIGABRT" in reasons["crashes"]
-    assert "budget of 2 s" in reasons["hangs"]
+    assert "budget of 5 s" in reasons["hangs"]
     assert any("has no 'missing'" in reason for reason in reasons.values())
     assert len(reasons) == 4
 
