@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.special import log_ndtr
 
 from reference_impls.coupling import Coupling, alternating
+from reference_impls.discrete import is_state
 from reference_impls.elementwise import Elementwise
 from reference_impls.flows import Bijection, Composed, Flow, Squash, StandardNormal, in_blocks, placed
 from reference_impls.masked_flows import Masked
@@ -86,7 +87,7 @@ class Dequantised(nn.Module):
     def _possible(self, x: Tensor) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.d:
             raise ValueError(f"x should have shape (n, {self.d}), not {tuple(x.shape)}")
-        return ((x >= 0) & (x < self.levels) & (x == x.floor() if x.is_floating_point() else x >= 0)).all(-1)
+        return is_state(x, self.levels).all(-1)  # (n,)
 
 
 class DequantisedIndependent(Dequantised):

@@ -10,6 +10,7 @@ from reference_impls import (
     bayesian_network,
     bernoulli_mixture,
     chow_liu,
+    dequantisation,
     energy,
     gaussian,
     gaussian_missing,
@@ -85,6 +86,13 @@ def test_images_may_come_as_bytes():
         labels.log_prob(BYTES, given=torch.ones(2).double()),
         labels.log_prob(BYTES.long(), given=torch.ones(2).double()),
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64])
+def test_cells_of_a_flow_end_at_the_last_level(dtype):
+    model = dequantisation.grey_line()
+    x = torch.tensor([[model.levels - 1] * model.d, [model.levels] * model.d, [0] * model.d]).to(dtype)
+    assert model.log_prob(x).isfinite().tolist() == [True, False, True]
 
 
 def test_spins_may_come_as_whole_numbers():
