@@ -121,17 +121,19 @@ def _lagged(y: Sequence[float], lag: int) -> tuple[float, float]:
 
 
 def excursions(series: Iterable[Sequence[float]], prior: Prior) -> tuple[float, ...]:
-    """|y_i - median of the five (three) around it| / s, sorted, over all series and points but two (one) at each end.
+    """|y_i - median of the five (three) around it| / s, sorted, over all series and points but the newest two (one).
 
-    A step leaves none: the median of the five is that of the level which the point belongs to.
+    A step leaves none, unless it is one of the first two: the median of the five is that of the level which the point
+    belongs to. The newest points are those on trial.
     """
     found: list[float] = []
     for y in series:
         deviation = math.sqrt(noise(y, prior)[0])
-        width = 5 if len(y) >= 5 else 3
-        for i in range(len(y) - width + 1):
-            around = y[i : i + width]
-            found.append(abs(around[width // 2] - statistics.median(around)) / deviation if deviation > 0 else 0.0)
+        half = 2 if len(y) >= 5 else 1
+        for i in range(len(y) - half if len(y) > 2 * half else 0):
+            first = max(0, i - half)
+            away = abs(y[i] - statistics.median(y[first : first + 2 * half + 1]))
+            found.append(away / deviation if deviation > 0 else 0.0)
     return tuple(sorted(found))
 
 
