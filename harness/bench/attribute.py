@@ -19,6 +19,9 @@ from harness.bench.steps import Bar, Prior, difference_needed, excursions, fitte
 POLICY = {"time": math.log(1.03), "memory": math.log(1.03), "nll": 0.005}
 """What does not matter: 3 % of seconds or bytes; 0.5 % of exp(NLL / dim), which is 0.005 nats per dimension."""
 
+GRAIN = 2**20
+"""Bytes, as in `job.py`."""
+
 DISTURBED = ("time", "memory")
 """What other processes can change; NLL comes from fixed seeds."""
 
@@ -101,8 +104,14 @@ def _bars(history: History, logs: dict[int, list[float]], level: float, policy: 
         prior = _prior(kind.values(), metric)
         tail = excursions(kind.values(), prior) if metric in DISTURBED else None
         for key, y in kind.items():
-            bars[key] = Bar(noise(y, prior), level, policy[metric], tail)
+            matters = max(policy[metric], _grain(y)) if metric == "memory" else policy[metric]
+            bars[key] = Bar(noise(y, prior), level, matters, tail)
     return bars
+
+
+def _grain(y: Sequence[float]) -> float:
+    """What a mebibyte more is of the memory of a series, as a logarithm: the kernel's counters are off by as much."""
+    return math.log1p(GRAIN / math.exp(statistics.median(y))) if y else 0.0
 
 
 def _prior(logs: Iterable[Sequence[float]], metric: str) -> Prior:

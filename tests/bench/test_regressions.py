@@ -85,6 +85,13 @@ def test_a_copy_whose_results_alone_are_scaled_is_seen_through_its_samples(tmp_p
     assert said(folder) == [(TIME, commit(8), "code")] * 2
 
 
+def test_less_than_a_mebibyte_of_memory_is_no_step(tmp_path):
+    """A tenth of 1.2 MB, again and again: the counters of the kernel are not finer."""
+    written = Written(tmp_path, levels={**LEVELS, "memory": 1.2e6})
+    assert said(written.write(only("models.Model0.track_memory", 8, 0.1))) == []
+    assert said(written.write(only("models.Model0.track_memory", 8, 0.7))) != []
+
+
 def test_a_step_that_was_taken_back_does_not_fail(tmp_path, capsys):
     folder = Written(tmp_path).write(only(NLL, 5, 0.01, 13))
     assert regressions(folder, alpha=0.01) == 0

@@ -35,6 +35,7 @@ class Written:
     noise: dict[str, float] = field(default_factory=lambda: NOISE)
     seed: int = 0
     settings: Sequence[str] = ("10", "100")
+    levels: dict[str, float] = field(default_factory=lambda: LEVELS)
 
     def names(self) -> list[tuple[str, str]]:
         """Benchmark and metric."""
@@ -70,7 +71,7 @@ class Written:
 
     def _row(self, name: str, kind: str, i: int, planted: Planted, random: np.random.Generator) -> list[object]:
         shift = self.noise[kind] * random.standard_normal(len(self.settings)) + planted(name, i)
-        values = [LEVELS[kind] * math.exp(each) for each in shift]
+        values = [self.levels[kind] * math.exp(each) for each in shift]
         return [values, [list(self.settings)], "1", 1_700_000_000_000, 1.0]
 
 
