@@ -1,0 +1,108 @@
+"""What the benchmarks of asv share: a model of one setting, and its seconds, bytes and exp(NLL / d).
+
+Everything that is tracked is better when lower, positive and finite; what is not finite raises. Seconds go through
+`harness.bench.clock`, on one thread. A setting that this machine cannot have is NotImplementedError in `setup`, which
+asv shows as n/a.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.adapters import adapt
+from harness.bench.clock import timed
+from harness.bench.job import Job
+from harness.bench.memory import peak_memory
+from harness.model import Model
+from harness.streams import generator
+
+Samples = dict[str, Any]
+"""What asv keeps as a median with an interval: {"samples": [...], "number": 1}."""
+
+DEVICES, DTYPES = ["cpu", "cuda"], ["float32", "float64"]
+SEED = 0
+SECONDS = 0.2
+"""Of the clock for one setting: 10 samples of 1 ms at least, 20 at most."""
+
+
+def presets() -> dict[str, Callable[[], Any]]:
+    """The reference models by name, as the package declares them; each is imported when it is called for."""
+    found = [each for each in entry_points(group="harness.models") if each.module.startswith("reference_impls.")]
+    return {each.name: lambda each=each: each.load()() for each in sorted(found, key=lambda each: each.name)}
+
+
+def on(device: str) -> None:
+    """One thread, and a device that is there: else NotImplementedError."""
+    torch.set_num_threads(1)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise NotImplementedError("torch finds no CUDA device")
+
+
+def prepared(make: Callable[[], Any], name: str, dtype: str, device: str) -> Model:
+    """The model as the examiner sees it. NotImplementedError where it has another dtype alone."""
+    on(device)
+    model = adapt(make(), name, device)
+    if dtype == "float64":
+        if model.cast is None:
+            raise NotImplementedError(f"{name} has one dtype only")
+        return model.cast(torch.float64)
+    return model
+
+
+def job(model: Model, capability: str, rows: int, x: Tensor | None = None) -> Job:
+    """So many rows of one capability. NotImplementedError where the model lacks it."""
+    if not model.can(capability) or (x is None and not model.can("sample")):
+        raise NotImplementedError(f"{model.name} has no {capability}")
+    if capability != "sample" and x is None:
+        with torch.no_grad():
+            x = model.sample(2 * rows, generator=generator(SEED, "asv", model.name, device=model.device))
+    return Job(model, capability, rows, SEED, x)
+
+
+def seconds(call: Callable[..., Any], device: str, of: int = 1, **options: Any) -> Samples:
+    """Seconds of one of the `of` rows of a call. An answer from memory is no speed: it is named on stderr."""
+    found = timed(call, device=device, **{"budget": SECONDS, "fewest": 10, "most": 20, **options})
+    if found.cached:
+        print("repeated inputs are answered faster than fresh ones: something is cached", file=sys.stderr)
+    return {"samples": [positive(each / of) for each in found.seconds], "number": 1}
+
+
+def seconds_a_row(of: Job) -> Samples:
+    """Seconds of one row of a job."""
+    return seconds(of.call, str(of.model.device), of.n, fresh=of.fresh, inspect=of.inspect)
+
+
+def peak_bytes(of: Job) -> int:
+    """The most that a call takes beyond what is there before it, after one call to warm up; 1 MiB stands for less."""
+    of.inspect(of.call(of.fresh(0)))
+    return max(of.bytes(1), of.bytes(2))
+
+
+def peak_bytes_of(call: Callable[[], Any], device: str, least: int = 2**20) -> int:
+    """The same of any call."""
+    call()
+    return max(least, peak_memory(call, device=device))
+
+
+def perplexity(model: Model, x: Tensor, rows: int = 1000) -> float:
+    """exp(mean NLL / d) over the events x (n, *event), NLL recomputed from log_prob point by point.
+
+    The points are the same at each commit, so what they have in common cancels when two are compared: a factor of 1.01
+    is 0.01 nats per dimension worse.
+    """
+    values = Job(model, "log_prob", min(rows, len(x)), SEED, x).nll()
+    return positive(math.exp(float(values.mean()) / max(1, math.prod(x.shape[1:]))))
+
+
+def positive(value: float) -> float:
+    """The value. FloatingPointError where it is not positive and finite: asv would take NaN for n/a."""
+    if not 0 < value < math.inf:
+        raise FloatingPointError(f"{value} is not positive and finite")
+    return float(value)
