@@ -181,7 +181,7 @@ def _lens(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     """Coordinates that are watched, and frequencies (d, k) and phases (k,) of cosines, of several widths."""
     d, source = imitated(subject).chart.size, subject.generator("classifier")
     watched = torch.randperm(d, generator=source, device=source.device)[:WATCHED].sort().values
-    normal = torch.randn(d, min(COSINES, 32 * d), generator=source, device=source.device, dtype=torch.float64)
+    normal = torch.randn(d, min(COSINES, 8 * d), generator=source, device=source.device, dtype=torch.float64)
     width, phases = torch.rand(2, normal.shape[1], generator=source, device=source.device, dtype=torch.float64)
     return watched, normal * 2 * width / d**0.5, 2 * math.pi * phases
 

@@ -275,8 +275,8 @@ def test_the_nearest_linear_generator_is_that_of_principal_components(k):
 
     optimiser.step(closure)
     assert abs(float(closure().detach()) - least) <= 1e-8
-    if k < 4:  # the covariance that is reached is unique
-        assert float((weights @ weights.mT - best @ best.mT).abs().max()) <= 1e-3
+    if k < 4:  # the covariance that is reached is unique; a distance of 1e-8 too much is about 1e-4 of it
+        assert bool(((weights @ weights.mT - best @ best.mT).abs() <= 1e-3).all())
 
 
 def test_the_linear_preset_is_at_distance_zero():
