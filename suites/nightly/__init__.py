@@ -1,0 +1,5 @@
+"""Every night the reference models are examined with fresh seeds, and what the nights saw is multiplied.
+
+`python -m suites.nightly` is the one command. `accumulate` is the statistics, `state` the file and its lock,
+`fingerprint` says which nights speak of the same code, `night` examines, `throughput` measures speed, `site` publishes.
+"""

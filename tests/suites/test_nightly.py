@@ -1,0 +1,391 @@
+"""Nights that are multiplied: the martingale by enumeration, a small bias found by real nights, runs that are killed."""
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import binom
+
+from harness.errors import CallError
+from harness.evidence import Estimated, Look, Record, Verdict
+from harness.judge import judge
+from harness.report import Report
+from suites.nightly import __main__ as command
+from suites.nightly import fingerprint, night, state, throughput
+from suites.nightly.accumulate import LOG_WEIGHTS, START, grown, log_capital, reached, spent
+from suites.nightly.site import page
+from suites.nightly.state import Pair, Series, State
+
+COINS = '''
+import torch
+
+class Coin:
+    """Heads with probability 0.3, says the density; the sampler adds `bias`."""
+
+    event_shape = ()
+    support = torch.distributions.constraints.boolean
+    bias = 0.0
+
+    def sample(self, n, *, generator):
+        return (torch.rand(n, generator=generator) < 0.3 + self.bias).long()
+
+    def log_prob(self, x):
+        heads, tails = torch.tensor([0.3, 0.7]).log()
+        return torch.where(x == 1, heads, torch.where(x == 0, tails, -torch.inf))
+
+class Bent(Coin):
+    bias = 0.018
+
+class Broken(Coin):
+    def log_prob(self, x):
+        raise RuntimeError("no weights")
+'''
+ONLY = ("--only", "sampler.region_masses", "--no-speed")
+
+
+@pytest.fixture
+def coins(tmp_path, monkeypatch):
+    """A folder with coins.py, in which the test then is."""
+    (tmp_path / "coins.py").write_text(COINS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------- the statistics
+
+
+@pytest.mark.parametrize(("low", "high", "p"), [(0.25, 4.0, 0.2), (0.5, 1.5, 0.5), (0.9, 101.0, 0.000999000999)])
+def test_a_fair_bet_on_e_values_has_mean_one_after_every_night(low, high, p):
+    """All 2^6 histories of an e-value with mean low (1 - p) + high p, which is 1 up to the digits of p."""
+    mean = low * (1 - p) + high * p
+    nights, total = 6, 0.0
+    for history in itertools.product((False, True), repeat=nights):
+        logs = START
+        for up in history:
+            logs = grown(logs, math.log(high if up else low))
+        total += math.prod(p if up else 1 - p for up in history) * math.exp(log_capital(logs))
+    # every stake multiplies by (1 - stake + stake mean) a night in mean; 1e-12 is the rounding of 64 sums of products
+    stakes = [(w, s) for w, s in zip(map(math.exp, LOG_WEIGHTS), (1.0, 0.5, 0.2, 0.05, 0.01), strict=True)]
+    assert abs(total - sum(w * (1 - s + s * mean) ** nights for w, s in stakes)) <= 1e-12
+    assert abs(total - 1) <= 1e-8
+
+
+def test_a_correct_coin_is_accused_on_any_of_many_nights_as_rarely_as_promised():
+    """Likelihood ratios of 20 tosses for heads with probability 0.6, under 0.5: 2,000 histories of 50 nights."""
+    alpha, histories = 0.05, 2000
+    generator = torch.Generator().manual_seed(0)
+    heads = torch.bernoulli(torch.full((histories, 50, 20), 0.5), generator=generator).sum(-1)
+    log_e = (heads * math.log(1.2) + (20 - heads) * math.log(0.8)).tolist()
+    accused = 0
+    for nights in log_e:
+        logs = START
+        for value in nights:
+            logs = grown(logs, value)
+            if reached(logs, alpha):
+                accused += 1
+                break
+    # Ville: a history is accused with probability alpha at most, so more than this has probability 1e-9 at most
+    assert 0 < accused <= binom.isf(1e-9, histories, alpha)
+
+
+def test_small_stakes_grow_where_the_plain_product_dwindles():
+    """Evidence 0.1 and 4 in turns: its mean 2.05 is above 1, the mean of its log (log 0.4) / 2 below 0."""
+    logs = START
+    for k in range(200):
+        logs = grown(logs, math.log(0.1 if k % 2 else 4.0))
+    assert logs[0] == pytest.approx(100 * math.log(0.4))  # the plain product
+    assert log_capital(logs) > math.log(1e9)
+
+
+def test_the_plain_product_costs_a_factor_two_and_no_more():
+    logs, product = START, 0.0
+    for log_e in (3.0, -0.5, 8.0, 900.0):  # the last does not fit into a float
+        logs, product = grown(logs, log_e), product + log_e
+    assert product - math.log(2) <= log_capital(logs) <= product
+
+
+@pytest.mark.parametrize("log_e", [math.nan, -math.inf, math.inf])
+def test_evidence_that_is_no_finite_number_is_a_failure_for_good(log_e):
+    logs = grown(grown(START, log_e), -1.0)
+    assert reached(logs, 1e-9)
+    assert reached(grown(logs, -5.0), 1e-300)
+
+
+def test_levels_of_all_nights_and_generations_sum_to_alpha():
+    """6 / (pi k)^2 over k sums to 1; what follows after K terms is below 6 / (pi^2 K)."""
+    terms = 100_000
+    total = math.fsum(spent(1.0, k) for k in range(1, terms + 1))
+    assert 1 - 6 / (math.pi**2 * terms) <= total <= 1
+    with pytest.raises(ValueError, match="index is 0: count from 1"):
+        spent(1.0, 0)
+
+
+# -------------------------------------------------------------------------------------------------- the state
+
+
+def planned(*marks, name="m"):
+    return [(f"{name}{i}", f"spec{i}", {"spec": f"spec{i}", "model": mark}, mark) for i, mark in enumerate(marks)]
+
+
+def test_a_changed_model_starts_a_series_and_the_others_go_on():
+    first = state.with_series(State(), planned("a", "b"), checks=10)
+    again = state.with_series(first, planned("a", "B"), checks=10)
+    assert first.series["spec0"].level == pytest.approx(1e-6 / 2 * 6 / math.pi**2 / 20)
+    assert again.series["spec0"] == first.series["spec0"]
+    assert again.series["spec1"].generation == 2
+    assert again.series["spec1"].level == pytest.approx(1e-6 / 2 * 6 / math.pi**2 / 4 / 10)
+    assert [ended["spec"] for ended in again.closed] == ["spec1"]
+    assert state.with_series(again, planned("a", "B"), checks=10) == again
+
+
+def test_all_levels_ever_given_stay_within_half_of_alpha():
+    """Each night another model changes, and sometimes all."""
+    now, total, checks = State(), 0.0, 7
+    for k in range(60):
+        before = now
+        now = state.with_series(now, planned(*(f"{k if k % 10 == 0 or i == k % 5 else 0}" for i in range(5))), checks)
+        total += sum(checks * s.level for spec, s in now.series.items() if before.series.get(spec) != s)
+    assert now.generations > 20
+    assert total <= now.alpha / 2
+
+
+def record(log_e, asymptotic=False, seen=0.0):
+    """A record whose largest look `seen` is not its last."""
+    looks = (Look(100, 0.0, -1, 1, seen), Look(200, 0.0, -0.01, 0.01, log_e))
+    evidence = Estimated(looks, 0.05, 0.999, "probability", asymptotic=asymptotic)
+    return Record("m0", "sampler.bridge", judge(evidence, 1e-9), evidence, 1e-9, 0.1, "")
+
+
+def taken_in(now, *records):
+    from harness.effort import Settings, effort_named
+
+    report = Report.of(records, Settings(effort_named("quick"), 1), alpha=1e-6, specs={"m0": "spec0"})
+    return state.folded(now, report, {"night": now.night + 1})
+
+
+def test_a_night_leaves_the_evidence_of_the_look_at_which_it_stopped():
+    now = taken_in(state.with_series(State(), planned("a"), 1), record(-0.5, seen=9.0))
+    assert now.series["spec0"].pairs["sampler.bridge"].logs[0] == -0.5
+
+
+def test_asymptotic_evidence_is_not_multiplied():
+    now = taken_in(state.with_series(State(), planned("a"), 1), record(5.0, asymptotic=True))
+    assert not now.series["spec0"].pairs
+
+
+def test_an_accumulated_fail_stays_until_the_code_changes():
+    now = state.with_series(State(), planned("a"), 1)
+    for log_e in (9.0, 9.0, -9.0):
+        now = taken_in(now, record(log_e))
+    ((series, check, pair),) = state.crossed(now, ["spec0"])
+    assert (check, pair.crossed, pair.nights) == ("sampler.bridge", 2, 3)
+    assert "m0 sampler.bridge: 3 nights since 1" in state.summary(series, check, pair)
+    assert not list(state.crossed(state.with_series(now, planned("b"), 1), ["spec0"]))
+
+
+def test_a_state_is_read_as_it_was_written_and_is_strict_json(tmp_path):
+    pairs = {"x": Pair(), "y": Pair((math.nan,) * 5, 1, 1, math.inf, 1)}
+    series = Series("m", {"spec": "s"}, "f", 1, 1e-9, 1, pairs)
+    state.write(State(1e-6, 3, 1, {"s": series}, ({"spec": "old"},), ({"night": 1},)), tmp_path / "s.json")
+    text = (tmp_path / "s.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)
+    state.write(state.read(tmp_path / "s.json"), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 9}', "{"])
+def test_what_is_no_state_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(CallError, match="restore it from the last night's artifact, or name another --state"):
+        state.read(tmp_path / "s.json")
+
+
+def test_alpha_is_that_of_the_first_night(tmp_path):
+    state.write(State(alpha=1e-3), tmp_path / "s.json")
+    assert state.read(tmp_path / "s.json", 1e-3).alpha == 1e-3
+    with pytest.raises(CallError, match=r"was begun with 0\.001: leave --alpha out"):
+        state.read(tmp_path / "s.json", 1e-2)
+
+
+# ----------------------------------------------------------------------------------------- what the code was
+
+
+def test_a_fingerprint_follows_the_sources_that_a_model_imports(coins):
+    (coins / "coins.py").write_text("import numpy, helper\n" + COINS)
+    (coins / "helper.py").write_text("a = 1\n")
+    (coins / "other.py").write_text("a = 1\n")
+    before = fingerprint.facts("coins.py:Coin", "cpu")
+    (coins / "other.py").write_text("a = 2\n")
+    assert fingerprint.facts("coins.py:Coin", "cpu") == before
+    (coins / "helper.py").write_text("a = 2\n")
+    after = fingerprint.facts("coins.py:Coin", "cpu")
+    assert fingerprint.fingerprint(after) != fingerprint.fingerprint(before)
+    assert {name for name in before if before[name] != after[name]} == {"model"}
+    assert before["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
+
+
+def test_a_registered_model_is_told_by_its_file_and_what_that_imports_beside_it():
+    sources, _ = fingerprint._sources("reference_impls.mixture:three_modes")
+    assert {"reference_impls.mixture", "reference_impls"} <= dict(sources).keys()
+    assert "reference_impls.vae" not in dict(sources)
+
+
+# --------------------------------------------------------------------------------------------- real nights
+
+
+def test_a_bias_too_small_for_one_night_is_found_by_several(coins, capsys):
+    """0.018 of probability, where a quick PASS excludes 0.05 only. Measured with this check: none of the seeds 1 to 15
+    finds it alone, and the product reaches its level in night 5."""
+    call = ["--models", "coins.py:Bent", *ONLY, "--state", "nights/state.json"]
+    assert command.main(call) == 0
+    assert "night 1: green" in capsys.readouterr().out
+    assert command.main([*call, "--nights", "9", "--site", "site"]) == 1
+    said = capsys.readouterr().out
+    after = state.read(Path("nights/state.json"))
+    pair = after.series["coins.py:Bent"].pairs["sampler.region_masses"]
+    assert 2 <= pair.crossed == after.night <= 10
+    assert f"ACCUMULATED FAIL Bent sampler.region_masses: {after.night} nights since 1" in said
+    assert all(told["counts"]["FAIL"] == 0 for told in after.nights)  # no night alone
+    assert len({told["seed"] for told in after.nights}) == after.night
+    index = Path("site/index.html").read_text()
+    assert "ACCUMULATED FAIL" in index
+    assert "Bent" in Path("site/night.html").read_text()
+    reproducer = shlex.split(next(line for line in said.splitlines() if "↳ python -m suites.nightly" in line))
+    assert command.main(reproducer[reproducer.index("suites.nightly") + 1 :]) == 1
+
+
+def test_a_correct_model_stays_green(coins):
+    assert command.main(["--models", "coins.py:Coin", *ONLY, "--nights", "5", "--state", "state.json"]) == 0
+    after = state.read(Path("state.json"))
+    assert after.night == 5
+    assert all(pair.nights == 5 for pair in after.series["coins.py:Coin"].pairs.values())
+
+
+def test_an_error_is_red_and_costs_its_own_model(coins, capsys):
+    call = ["--models", "coins.py:Broken", "coins.py:Coin", "--only", "sampler.region_masses"]
+    assert command.main([*call, "--no-speed", "--state", "state.json"]) == 1
+    assert "ERROR night 1, Broken" in capsys.readouterr().out
+    assert state.read(Path("state.json")).series["coins.py:Coin"].pairs
+
+
+def without_times(path):
+    told = json.loads(path.read_text())
+    return {**told, "nights": [{**n, "started": "", "seconds": 0} for n in told["nights"]]}
+
+
+def test_a_run_that_is_killed_goes_on_with_the_models_that_are_left(coins):
+    (coins / "three.py").write_text(COINS + "models = [Coin(), Coin(), Coin()]\n")
+    call = ["--models", "three.py:models", *ONLY, "--state"]
+    fingerprint._examiner()  # known before the fork: someone who edits the examiner now does not disturb the test
+    killed = multiprocessing.get_context("fork").Process(target=command.main, args=([*call, "a/state.json"],))
+    killed.start()
+    while not Path("a/night-0001/000.json").exists():
+        assert killed.is_alive(), "it ended before it could be killed"
+        time.sleep(0.002)
+    killed.kill()
+    killed.join()
+    assert not Path("a/state.json").exists()
+    kept = Path("a/night-0001/000.json").read_bytes()
+    assert command.main([*call, "a/state.json"]) == 0
+    assert command.main([*call, "b/state.json"]) == 0
+    assert without_times(Path("a/state.json")) == without_times(Path("b/state.json"))
+    assert not Path("a/night-0001").exists()
+    assert Report.read("a/night-0001.json").records[0].seconds == json.loads(kept)["records"][0]["seconds"]
+
+
+def test_a_night_that_was_begun_is_finished_with_the_same_options(coins):
+    setting = night.Setting(Path("state.json").resolve(), effort="standard")
+    models = [night.Listed("Coin", "coins.py:Coin")]
+    night._begun(State(), setting, models)
+    with pytest.raises(CallError, match=r"night 1 was begun with .*--effort standard.*: finish it so"):
+        night._begun(State(), night.Setting(setting.state, effort="quick"), models)
+
+
+def test_a_night_whose_code_changed_before_its_end_is_given_up_with_its_seed(coins):
+    setting, models = night.Setting(Path("state.json").resolve()), [night.Listed("Coin", "coins.py:Coin")]
+    night._begun(State(), setting, models)
+    Path("coins.py").write_text(COINS + "\n")
+    now, plan, _ = night._begun(State(), setting, models)
+    assert (now.night, plan["night"], plan["seed"]) == (1, 2, 2)
+    assert "abandoned" in state.read(setting.state).nights[0]
+
+
+def test_two_runs_at_once_do_not_share_a_state(coins, capsys):
+    with state.locked(Path("state.json")):
+        assert command.main(["--models", "coins.py:Coin", *ONLY, "--state", "state.json"]) == 2
+    assert "another run works on state.json: wait for it" in capsys.readouterr().err
+    assert not Path("state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--budget", "0"], "--budget is 0.0: give a number above 0"),
+        (["--nights", "0"], "--nights is 0"),
+        (["--alpha", "2"], "--alpha is 2.0: give a probability"),
+        (["--device", "cuda"], "torch finds no CUDA device"),
+    ],
+)
+def test_a_wrong_call_is_refused_in_one_line(words, said, coins, capsys):
+    if words[1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert command.main([*words, "--state", "state.json"]) == 2
+    assert said in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------- speed
+
+
+def test_tf32_is_off_for_the_processes_that_examine(monkeypatch):
+    monkeypatch.setenv(command.NO_TF32, "1")
+    with command._without_tf32():
+        assert os.environ[command.NO_TF32] == "0"
+    assert os.environ[command.NO_TF32] == "1"
+
+
+def test_ceilings_are_strict_json_with_the_settings_they_hold_for():
+    told = throughput.measured("cpu", copied=2**16, side=16)
+    json.loads(json.dumps(told, allow_nan=False))
+    (row,) = told["ceilings"]
+    assert row["tf32"] is row["flags"]["tf32_matmul"] is False
+    assert 0 < row["copy_bytes_per_second"] < math.inf
+    assert told["machine"]["versions"]["torch"]
+
+
+def test_a_missing_history_is_said_and_a_failed_one_is_red(tmp_path, monkeypatch, capsys):
+    call = command._parser().parse_args(["--state", str(tmp_path / "state.json")])
+    ran = []
+    monkeypatch.setattr(command, "_run", lambda *words: ran.append(words[0]) or [])
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    command._speed(call, night.Night(1, None, State(), ()))
+    assert ran == ["suites.nightly.throughput"]
+    assert "no history of speed: suites/history.py is not here" in capsys.readouterr().out
+    monkeypatch.undo()
+    (failed,) = command._run("suites.nightly.throughput", "--device", "none")
+    assert failed.startswith("FAILED with exit status 2")
+
+
+def test_the_page_escapes_what_models_are_called(tmp_path):
+    now = state.with_series(State(), [("<b>", "spec0", {"spec": "spec0"}, "a")], 1)
+    series = Series(**{**vars(now.series["spec0"]), "pairs": {"x": Pair()}})
+    shown = page(night.Night(1, taken_report(), State(series={"spec0": series}), ("<i>",)), False, None)
+    assert "&lt;b&gt;" in shown
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+
+
+def taken_report():
+    from harness.effort import Settings, effort_named
+
+    return Report.of([record(0.0)], Settings(effort_named("quick"), 1), alpha=1e-6)
+
+
+def test_verdicts_of_the_helper_are_those_of_the_judge():
+    assert record(-0.5).verdict is Verdict.PASS
