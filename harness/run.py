@@ -244,7 +244,10 @@ def _started(item: Planned, subject: Subject) -> _Live | Evidence:
         return statistic
     if hasattr(statistic, "threshold"):
         statistic.threshold = -math.log(item.alpha)
-    return _Live(item, check, statistic, max(1, int(check.share * subject.effort.draws)))
+    least = min(
+        getattr(statistic, "least", 1), subject.effort.draws
+    )  # below which a share of the draws decides nothing
+    return _Live(item, check, statistic, max(least, int(check.share * subject.effort.draws)))
 
 
 def tolerance(check: StatisticalCheck, statistic: Accumulator, subject: Subject) -> float:

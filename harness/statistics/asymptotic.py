@@ -114,6 +114,15 @@ class AsymptoticMean:
     def n(self) -> int:
         return self.first.n + self.second.n
 
+    @property
+    def least(self) -> int:
+        """Draws before which it cannot fail: both stages have their patience, and the first goes to a piece's end."""
+        wait = math.ceil(patience(self.threshold, self.rarest))
+        first = _FIRST
+        while first < wait:
+            first += -(-first // 8)
+        return first + wait
+
     def update(self, values: Shaped[Tensor, " n *k"]) -> None:
         """Take in a chunk. A number that is not finite poisons, and never passes."""
         rows = (values[:, None] if values.dim() == 1 else values.flatten(1)).detach()

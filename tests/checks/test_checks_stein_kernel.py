@@ -9,7 +9,7 @@ from engine import alone, changed, record, troubles
 from harness.checks import stein_kernel as checks
 from harness.checks.stein_kernel import _numbers
 from harness.evidence import Verdict
-from harness.mutants import stein_kernel
+from harness.mutants import energy, stein_kernel
 from harness.mutants.energy import ScoreAlone, bowl
 from harness.mutants.stein_kernel import Modes, Steps, Without
 
@@ -59,3 +59,14 @@ def test_an_energy_with_jumps_is_left_alone():
     seen = record(Steps(), "energy.kernel_stein")
     assert seen.verdict is Verdict.SKIP
     assert "jumps" in seen.message
+
+
+QUICK = [("score.kernel_stein", stein_kernel, "uncorrelated"), ("score.stein", energy, "scaled")]
+
+
+@pytest.mark.parametrize(("id", "family", "name"), QUICK)
+def test_at_quick_it_can_pass_and_fail(id, family, name):
+    """A share of the draws too small for the patience of the statistic would leave every model undecided."""
+    (wrong,) = (mutant for mutant in family.MUTANTS if (mutant.check, mutant.name) == (id, name))
+    assert record(ScoreAlone(), id, effort="quick").verdict is Verdict.PASS
+    assert record(changed(wrong), id, effort="quick").verdict is Verdict.FAIL

@@ -279,3 +279,16 @@ def test_chunks_do_not_matter(cuts):
 def test_before_the_first_draw_nothing_is_known():
     assert AsymptoticMean().look(0.9).bound == math.inf
     assert AsymptoticMean().look(0.9).log_e == 0
+
+
+@pytest.mark.parametrize("threshold", [math.log(1e3), math.log(1e8)])
+@pytest.mark.parametrize("rarest", [0.05, 0.002])
+def test_what_is_least_is_the_first_number_of_draws_at_which_it_can_fail(threshold, rarest):
+    """Numbers that are 1 or 1.1 by turns: nothing could speak more clearly against a mean of 0."""
+    statistic = AsymptoticMean(threshold, rarest)
+    x = torch.tensor([1.0, 1.1], dtype=torch.float64).repeat(statistic.least)
+    statistic.update(x[: statistic.least - 1])
+    assert statistic.log_e() < threshold
+    statistic.update(x[:1])
+    assert statistic.n == statistic.least
+    assert statistic.log_e() >= threshold
