@@ -147,6 +147,13 @@ def _kinked(model: Model, x: Tensor) -> Tensor:
     return model.log_prob(x) - 0.1 * x[:, 0].abs()
 
 
+def _kinked_often(model: Model, x: Tensor) -> Tensor:
+    """A thousand kinks at random places, as a network of rectified units has them."""
+    source = torch.Generator().manual_seed(0)
+    places, bends = 6 * torch.rand(2, 1000, generator=source, dtype=torch.float64) - 3
+    return model.log_prob(x) + 0.02 * (bends * (x[:, :1].double() - places).relu()).sum(1).to(x)
+
+
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("draws_flattened", "draws have shape [n d]", "sample.well_formed", normal, on_sampler(_flat_draws)),
     Mutant("log_prob_column", "log_prob has shape [n, 1]", "log_prob.well_formed", normal, on_density(_column)),
@@ -201,5 +208,6 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("keeps_batch", "new attribute", "log_prob.leaves_model_unchanged", normal, on_density(_keeps_last_batch)),
     NearMiss("slope_guarded", "the double where()", "log_prob.gradient_finite", normal, on_density(_safe_slope)),
     NearMiss("kink", "a kink at 0", "log_prob.gradient_right", normal, on_density(_kinked)),
+    NearMiss("kinks", "a thousand kinks", "log_prob.gradient_right", normal, on_density(_kinked_often)),
     NearMiss("refusing", "raises off its support", "log_prob.gradient_right", Refusing, on_density(_copied_first)),
 )
