@@ -136,30 +136,38 @@ class ProbabilityFlow:
 
     It is the law of the data at the first time, up to the error of the steps, which falls as steps^-2, and to what the
     last time has left of the data. So its mass is 1 to so many digits only: `density.integrates_to_one` sees the steps.
+    Extrapolated to none (Richardson 1911), y = (4 y_2n - y_n) / 3 for draws and log-densities y_n by n steps, the error
+    falls as steps^-4, and the mass is 1 to float32 with few.
     """
 
     number, family = "M24", "probability-flow ODE"
 
-    def __init__(self, diffusion: ExactDiffusion, steps: int = 32):
+    def __init__(self, diffusion: ExactDiffusion, steps: int = 32, *, extrapolated: bool = False):
         if steps < 1:
             raise ValueError(f"steps = {steps}: a solver takes one step or more")
-        self.diffusion, self.steps = diffusion, steps
+        self.diffusion, self.steps, self.extrapolated = diffusion, steps, extrapolated
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         z = self.diffusion.base().sample(n, generator=generator)
-        return heun(self.diffusion.denoise, self.diffusion.noise, z, self._times(z)).detach()  # (n, d)
+        return self._solved(lambda times: heun(self.diffusion.denoise, self.diffusion.noise, z, times).detach(), z)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        parts = (self.diffusion.denoise, self.diffusion.noise, x, self._times(x))
-        return log_likelihood(*parts, self.diffusion.base().log_prob)  # (n,)
+        return self._solved(lambda times: self._log_likelihood(x, times), x)  # (n,)
 
     def estimated_log_prob(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """The same with Hutchinson's estimate of the divergence: two passes a step whatever d is."""
-        parts = (self.diffusion.denoise, self.diffusion.noise, x, self._times(x))
-        return log_likelihood(*parts, self.diffusion.base().log_prob, generator=generator)  # (n,)
+        """By so many steps, with Hutchinson's estimate of the divergence: two passes a step whatever d is."""
+        return self._log_likelihood(x, self.diffusion.noise.times(self.steps, x), generator)  # (n,)
 
-    def _times(self, x: Tensor) -> Tensor:
-        return self.diffusion.noise.times(self.steps, x)
+    def _log_likelihood(self, x: Tensor, times: Tensor, generator: Generator | None = None) -> Tensor:
+        parts = (self.diffusion.denoise, self.diffusion.noise, x, times, self.diffusion.base().log_prob)
+        return log_likelihood(*parts, generator=generator)
+
+    def _solved(self, by: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+        """What the solver gives at its times, extrapolated if wanted."""
+        once = by(self.diffusion.noise.times(self.steps, like))
+        if not self.extrapolated:
+            return once
+        return (4 * by(self.diffusion.noise.times(2 * self.steps, like)) - once) / 3
 
 
 def guided(with_label: Denoise, without: Denoise, w: float) -> Denoise:
@@ -242,6 +250,17 @@ def chain_of_ddpm(*, dtype: torch.dtype | None = None, device: torch.device | st
     """The mixture under the 1000 steps of Ho et al., by Euler's solver, which is DDIM."""
     betas = linear_betas().to(device=device or torch.get_default_device())
     return ExactDiffusion(_clusters(dtype, device), VariancePreserving(Steps(betas)), order=1)
+
+
+def flow_on_a_line(*, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> ProbabilityFlow:
+    """The ODE of two bumps on a line under EDM's schedule from 0.02 to 20: 24 of Heun's steps and 48, extrapolated.
+
+    Its mass is 1 to 5e-6: within float32, and beside it in float64.
+    """
+    weights, means, variances = torch.tensor([[0.4, 0.6], [-1.0, 0.8], [0.1, 0.4]], dtype=torch.float64, device="cpu")
+    parts = [Gaussian(mean[None], variance[None, None]) for mean, variance in zip(means, variances, strict=True)]
+    law = GaussianMixture(weights, parts).to(*_placing(dtype, device))
+    return ProbabilityFlow(ExactDiffusion(law, EDM(0.02, 20.0)), 24, extrapolated=True)
 
 
 def labelled_clusters(
