@@ -25,9 +25,9 @@ def test_sample(benchmark, model):
 
 
 def test_log_prob(benchmark, model):
-    """In float32 as in float64: each number is a sum of 512 products at most, in four layers at most, and log p of them.
+    """In float32 as in float64: each number is a sum of 512 products at most, in four layers at most.
 
-    So rounding is off by 4 x 512 eps = 2.4e-4 of the largest |log p|, as far as no layer is worse conditioned than that.
+    So rounding is off by 4 x 512 eps = 2.4e-4 of the largest |log p|, as far as layers are well conditioned.
     """
     x = model.sample(ROWS, generator=torch.Generator().manual_seed(0))
     log_p = benchmark(model.log_prob, x)
