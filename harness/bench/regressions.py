@@ -67,7 +67,7 @@ def lines(judgement: Judgement, history: History) -> Iterator[str]:
     yield (
         f"{found} {'regression' if found == 1 else 'regressions'} and {len(judgement.failures)} missing values in "
         f"{judgement.judged} series of {history.files} runs; {judgement.short} are too short to be judged; "
-        f"any false one has probability {judgement.alpha:g} at most"
+        f"level {judgement.alpha:g} over all of them together"
     )
     if judgement.smallest:
         told = ", ".join(f"{metric} {_size(metric, size)}" for metric, size in sorted(judgement.smallest.items()))

@@ -14,12 +14,11 @@ process averages that out.
 - ratio = exp(mean l_r), with Student's interval over rounds.
 - floor = |mean e_r| plus the half-width of its interval: the largest difference of A from itself that was not excluded,
   on this machine and now.
-- threshold = max(log(1 + policy), floor).
 
-The verdict is MORE (LESS) when the interval lies above the threshold (below minus the threshold), SAME when it lies
-within plus or minus log(1 + policy), AMBIGUOUS otherwise. So MORE is wrong with probability (1 - confidence) / 2 at
-most where B is truly less than `policy` slower, as far as the l_r are normal. A noisy machine makes the answer
-AMBIGUOUS, not SAME.
+The verdict is MORE when the interval lies above log(1 + policy) and the estimate above the floor, LESS likewise below,
+SAME when the interval lies within plus or minus log(1 + policy), AMBIGUOUS otherwise. So MORE is wrong with probability
+(1 - confidence) / 2 at most where B is truly less than `policy` slower, as far as the l_r are normal. A noisy machine
+makes the answer AMBIGUOUS, not SAME.
 """
 
 from __future__ import annotations
@@ -86,20 +85,16 @@ class Difference:
     count: int  # of independent values: rounds, or points
 
     @property
-    def threshold(self) -> float:
-        return max(self.policy, self.floor)
-
-    @property
     def side(self) -> Side:
         """NaN is never SAME: it is AMBIGUOUS."""
-        if self.low > self.threshold:
+        if self.low > self.policy and self.estimate > self.floor:
             return Side.MORE
-        if self.high < -self.threshold:
+        if self.high < -self.policy and self.estimate < -self.floor:
             return Side.LESS
         return Side.SAME if -self.policy <= self.low and self.high <= self.policy else Side.AMBIGUOUS
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "threshold": self.threshold}
+        return asdict(self)
 
 
 def compared(rounds: Sequence[Round], policy: float, confidence: float = CONFIDENCE) -> Difference:
