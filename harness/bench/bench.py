@@ -102,6 +102,8 @@ def _validate(call: Call) -> None:
     ):
         if value not in allowed:
             raise CallError(f"--{option} is {value!r}: choose one of {', '.join(filter(None, allowed))}")
+    if call.clock == "cpu" and call.device != "cpu":
+        raise CallError("--clock cpu counts the seconds of processors, not of a GPU: leave it out with --device cuda")
     for option, number, least in (
         *(("n", call.n, 2), ("threads", call.threads, 1), ("rounds", call.rounds, FEWEST_ROUNDS)),
         *(("policy", call.policy, 0), ("budget", call.budget, 0), ("timeout", call.timeout, 0)),

@@ -270,6 +270,7 @@ def test_events_are_read_from_files(tmp_path):
         (["a:b", "--policy", "-1"], "--policy"),
         (["a:b", "--device", "tpu"], "--device"),
         (["a:b", "--clock", "sun"], "--clock"),
+        (["a:b", "--clock", "cpu", "--device", "cuda"], "--clock"),
         (["a:b", "--n", "1"], "--n"),
         (["a:b", "--data", "nowhere.npy"], "--data"),
         (["a:b", "--json", "/nowhere/x.json"], "/nowhere"),
