@@ -27,6 +27,7 @@ from torch.distributions import constraints
 from torch.nn.functional import pad, relu
 
 from reference_impls.autoregressive import Autoregressive, Labelled, normal, uniform_numbers
+from reference_impls.discrete import is_state
 from reference_impls.pixel_masks import MaskedConv, groups
 
 Choose = Callable[[int, Tensor], Tensor]
@@ -86,7 +87,7 @@ class PixelRNN(Autoregressive):
         raise NotImplementedError
 
     def factors(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        is_level = self._is_level(x)
+        is_level = is_state(x, self.levels)
         levels = torch.where(is_level, x, 0).long()  # (n, d)
         logits = torch.cat([self.logits(levels[rows], _of(label, rows)) for rows in self._parts(len(x))])
         log_p = pad(logits, (1, 0)).log_softmax(-1).gather(2, levels[..., None])[..., 0]
@@ -191,9 +192,6 @@ class PixelRNN(Autoregressive):
     def _events(self, levels: Tensor) -> Tensor:
         return levels.reshape(-1, *self.event_shape).to(self.first.weight)
 
-    def _is_level(self, x: Tensor) -> Tensor:
-        return (x >= 0) & (x < self.levels) & (x % 1 == 0)
-
     def _checked(self, x: Tensor) -> Tensor:
         """Events, flat."""
         if x.shape[1:] != self.event_shape:
@@ -202,7 +200,7 @@ class PixelRNN(Autoregressive):
         return x.flatten(1)  # (n, d)
 
     def _possible(self, x: Tensor) -> Tensor:
-        wrong = ~self._is_level(x)
+        wrong = ~is_state(x, self.levels)
         if bool(wrong.any()):
             raise ValueError(
                 f"x has a value {float(x[wrong][0]):g}, which is no level 0, ..., {self.levels - 1}; "

@@ -17,11 +17,12 @@ from suites.real_data import cases
 from suites.real_data import rows as file
 from suites.real_data.bars import bars_of
 from suites.real_data.cases import Case
+from suites.real_data.conv_cases import CLASSIFIERS
 from suites.real_data.deep_cases import DEEP, DeepCase
 from suites.real_data.deep_fits import Run
 from suites.real_data.gpu_cases import ON_GPU
 
-CASES = (*cases.CASES, *DEEP)
+CASES = (*cases.CASES, *CLASSIFIERS, *DEEP)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from suites.speed import deep_samplers, wavenet_cases
+
 MEGABYTE = 1e6
 MAXRSS_UNIT = 1.0 if sys.platform == "darwin" else 1024.0
 """Bytes: ru_maxrss counts in KiB on Linux."""
@@ -52,7 +54,8 @@ GRID: Grid = {  # (n, d, k); each line varies one of them
         *((10_000, 100, k) for k in (2, 64)),
     ),
 }
-SMALL_GRID: Grid = {"mixture.log_prob": ((200, 2, 2),), "chow_liu": ((100, 4, 2),)}
+GRID |= deep_samplers.GRID | wavenet_cases.GRID
+SMALL_GRID: Grid = {"mixture.log_prob": ((200, 2, 2),), "chow_liu": ((100, 4, 2),), **wavenet_cases.SMALL_GRID}
 
 
 def grown(grid: Grid, only: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
@@ -96,6 +99,9 @@ def _prepared(case: str, n: int, d: int, k: int) -> Callable[[], Any]:
     from reference_impls.chow_liu import chow_liu
     from suites.speed import cases
 
+    for family in (deep_samplers, wavenet_cases):
+        if case in family.GRID:
+            return family.prepared(case, n, d, k)
     g = torch.Generator().manual_seed(0)
     if case == "chow_liu":
         bits = torch.randint(k, (n, d), generator=g, dtype=torch.uint8)

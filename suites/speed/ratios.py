@@ -20,9 +20,18 @@ from typing import Any
 import torch
 
 from suites.data import DataError
-from suites.speed import growth
-from suites.speed.cases import CASES, SMALL, Case, Sizes, global_generator_put_back
+from suites.speed import cases as classical
+from suites.speed import deep_flows, deep_samplers, growth, pixel_cases, wavenet_cases
+from suites.speed.cases import SMALL, Case, Sizes, global_generator_put_back
 from suites.speed.paired import compared, processors, threads
+
+CASES = (
+    *classical.CASES,
+    *deep_flows.CASES,
+    *deep_samplers.CASES,
+    *pixel_cases.CASES,
+    *wavenet_cases.CASES,
+)
 
 Row = dict[str, Any]
 
