@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from harness.adapters.casting import tensors_in
+
 AWAY = torch.device("meta")
 CPU = torch.device("cpu")
 
@@ -128,7 +130,7 @@ def sent(tensor: Tensor) -> Tensor:
 
 def moved_away(thing: Any, owned: Iterator[Tensor]) -> Any:
     """A copy of which the tensors that modules own, and so `to(device)` takes along, are elsewhere, and no others."""
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in tensors_in(thing)}
     for tensor in owned:
         other = Elsewhere(tensor.detach().clone())
         memo[id(tensor)] = nn.Parameter(other, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else other

@@ -163,7 +163,8 @@ def saved_and_loaded(subject: Subject) -> Exact:
     copy, wanted = _evaluated(subject)
     outside = _outside(subject, wanted)
     if any(outside.values()):
-        return broken([f"{name} is trained, and not in state_dict()" for name in outside if outside[name]], ROWS)
+        what = "is trained or made of what is, and neither saved nor restored by loading"
+        return broken([f"{name} {what}" for name in outside if outside[name]], ROWS)
     states = [_through_a_file(part) for part in copy.parts]
     for part in copy.parts:
         _lose(part)
@@ -177,12 +178,14 @@ def saved_and_loaded(subject: Subject) -> Exact:
 
 
 def _outside(subject: Subject, wanted: Answers) -> dict[str, bool]:
-    """Loose tensors that the answers depend on, and if they are trained: are a Parameter, or require a gradient."""
+    """Loose tensors that answers depend on even after loading, and if they are trained, or made of what is: they are a
+    Parameter, or require a gradient. A result that is kept, and dropped by loading, is none of them."""
     found = {}
     for i, part in enumerate(parts_of(subject.model.target)):
         for name, original in loose_tensors(part).items():
             copy, _ = _evaluated(subject)
             loose_tensors(copy.parts[i])[name].detach().fill_(math.nan)
+            _load(copy, [{**part.state_dict()} for part in copy.parts])
             said = attempted(lambda: answers(subject, copy.model))  # noqa: B023
             if said is None or apart(wanted, said)[0] > 0:
                 found[name] = isinstance(original, nn.Parameter) or original.requires_grad

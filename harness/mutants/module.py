@@ -219,6 +219,30 @@ class CachedWell(Cached):
         super()._load_from_state_dict(*args)  # type: ignore[arg-type]
 
 
+class KeptWithGraph(Diagonal):
+    """Keeps its log-determinant with its graph, as a tensor in an attribute, and drops it by loading and by train()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: Tensor | None = None
+
+    def train(self, mode: bool = True) -> KeptWithGraph:
+        self.kept = None
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        self.kept = None
+        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
+
+    def log_det(self) -> Tensor:
+        if self.training:
+            return self.log_scale.sum()
+        if self.kept is None:
+            with torch.enable_grad():
+                self.kept = self.log_scale.sum()
+        return self.kept
+
+
 class Unsaved(Diagonal):
     """Its own idea of what to save leaves one parameter out, and nobody is told."""
 
@@ -320,6 +344,7 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     _near(DroppedInTraining, "dropout in training mode only", "module.eval_undoes_train"),
     _near(Reparameterised, "rsample() with a graph", "module.sample_without_graph"),
     _near(CachedWell, "the cache is dropped by loading", "module.saved_and_loaded"),
+    _near(KeptWithGraph, "the cache has a graph, and is dropped by loading", "module.saved_and_loaded"),
     _near(Constant, "a constant that is not persistent", "module.saved_and_loaded"),
     _near(TakenAlong, "plain tensors brought along, or without axes", "module.moves_to_device"),
     _near(Float32Only, "refuses float64", "module.same_in_float64"),
