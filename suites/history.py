@@ -34,6 +34,9 @@ MEASURED = ("harness", "reference_impls", "suites", "asv.conf.json", "pyproject.
 CHUNK = 40
 """Cells between two savings, each of which costs some seconds of importing torch."""
 
+LOG = ROOT / ".asv" / "failures.txt"
+"""What asv said of benchmarks that failed in the last run."""
+
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -81,15 +84,15 @@ def _first_presets(cases: Sequence[Case]) -> Iterator[str]:
 
 
 def _is_useful(case: Case, firsts: set[str]) -> bool:
-    module, words = case.benchmark.partition(".")[0], case.words
-    if "float64" in words:
+    module, _, track = case.benchmark.partition(".")
+    words = (*case.words, "")
+    if "float64" in words or "64-d Gaussian" in words:
         return False
     if module == "models":
-        wanted = case.benchmark.endswith("peak_bytes") is False and words[0] in firsts
-        return wanted and ("Quality" in case.benchmark or words[1] in ("128", "1000"))
-    return {"scaling": lambda: words[1] != "2", "examiner": lambda: words[1] in ("4096", "16384")}.get(
-        module, lambda: True
-    )()
+        enough = track.startswith("Quality") or words[1] in ("128", "1000")
+        return enough and words[0] in firsts and not track.endswith("peak_bytes")
+    sizes = {"scaling": ("16", "128"), "examiner": ("4096", "16384")}
+    return words[1] in sizes.get(module, (words[1],))
 
 
 # ------------------------------------------------------------------------------------------ one run of asv
@@ -146,7 +149,8 @@ class Asv:
         if status not in (0, 2):  # 2: a benchmark failed, which its cell says
             raise HistoryError(f"asv left with status {status}: {self.said}")
         if status != 0:
-            print(self.said, file=sys.stderr)
+            with LOG.open("a", encoding="utf-8") as log:
+                log.write(self.said)
 
 
 def cases_of(benchmarks: dict[str, dict[str, Any]], device: str) -> list[Case]:
@@ -165,6 +169,8 @@ def history(results: Path | None, device: str, full: bool, only: str, again: boo
     if not clean:
         print(f"there are changes that are not committed: the numbers go to {folder}")
     facts = asv_store.environment(device)
+    LOG.parent.mkdir(exist_ok=True)
+    LOG.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="history-") as place:
         asv = Asv(Path(place), device)
         benchmarks = asv.discover()
@@ -183,7 +189,7 @@ def history(results: Path | None, device: str, full: bool, only: str, again: boo
         if publish:
             _publish(asv, folder)
     for case in failed:
-        print(f"FAILED {case}", file=sys.stderr)
+        print(f"FAILED {case}: see {LOG}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -9,7 +9,7 @@ from harness.evidence import Estimated, Exact, Look, Verdict
 from harness.judge import judge
 from harness.numerics.integral import power
 from harness.numerics.quadrature import integrate
-from suites.speed.examiner import STATISTICS, values
+from suites.speed.tracked.examiner import STATISTICS, values
 
 ALPHA = 1e-9
 ROWS = 2**14

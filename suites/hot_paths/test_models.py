@@ -5,7 +5,7 @@ import torch
 
 from harness.adapters import adapt
 from reference_impls.made import full_made
-from suites.speed.scaling import FAMILIES
+from suites.speed.tracked.scaling import FAMILIES
 
 ROWS = 1000
 MODELS = {name: lambda make=make: make(16) for name, make in FAMILIES.items()} | {"full MADE": full_made}

@@ -2,7 +2,8 @@
 
 How often the two judges of speed are wrong. First the noise of this machine is measured: the same cases in fresh
 processes, again and again. Then histories in which nothing happens are made of it, and of noise of other kinds, and
-`harness regressions` judges them; so does the rule of `harness bench` with turns in which nothing differs.
+`harness regressions` judges them; so does the rule of `harness bench`, real rounds of one model beside itself and
+simulated ones.
 The last rows plant a step, and count how often it is named. An interval is Clopper and Pearson's, of 95 %.
 """
 
@@ -13,8 +14,10 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ import numpy as np
 from harness.bench.attribute import POLICY, judged
 from harness.bench.history import Environment, History, Point, Series
 from harness.bench.machine import machine
+from harness.bench.rounds import Contender, Outcome, Setting, one_round
+from harness.bench.trees import here
 from harness.bench.verdict import Round, Side, compared, level
 
 Row = dict[str, Any]
@@ -168,9 +173,26 @@ def turns(kind: str, ratio: float, random: np.random.Generator, rounds: int = 5,
     return made
 
 
-def verdicts(kind: str, ratio: float, count: int, seed: int) -> Row:
-    """How often B is called slower than A."""
-    found = [compared(turns(kind, ratio, random), 0.05).side for random in streams(seed, count)]
+def real_rounds(count: int) -> list[Round]:
+    """Rounds of `harness bench` with the same model on both sides, in processes that take turns for two seconds."""
+    same = Contender("the same", "gaussian.gaussian_64d", here())
+    outcome = Outcome(500)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(count):
+            one_round(same, same, Setting("log_prob", 500, budget=2.0, rounds=1), Path(folder), outcome)
+    return outcome.rounds
+
+
+def drawn(real: list[Round], ratio: float, random: np.random.Generator) -> list[Round]:
+    """Five of the real rounds, in which B is made slower."""
+    chosen = [real[i] for i in random.choice(len(real), 5, replace=False)]
+    return [replace(each, b=tuple(ratio * turn for turn in each.b)) for each in chosen]
+
+
+def verdicts(kind: str, ratio: float, count: int, seed: int, real: list[Round] | None = None) -> Row:
+    """How often B is called slower than A, on simulated turns or on rounds that were measured."""
+    made = (drawn(real, ratio, r) if real else turns(kind, ratio, r) for r in streams(seed, count))
+    found = [compared(rounds, 0.05).side for rounds in made]
     shares = {str(side): found.count(side) / count for side in Side}
     told = {"judge": "bench", "noise": kind, "ratio": ratio, "policy": 0.05, "verdicts": shares}
     return {**told, **rate("called slower", found.count(Side.MORE), count)}
@@ -188,7 +210,7 @@ def rate(what: str, found: int, count: int) -> Row:
     return {"what": what, "of": count, "rate": found / count, "low": float(between.low), "high": float(between.high)}
 
 
-def rows(cases: dict[str, np.ndarray], count: int) -> Iterator[Row]:
+def rows(cases: dict[str, np.ndarray], real: list[Round], count: int) -> Iterator[Row]:
     """All rows; each with a seed of its own."""
     kinds: dict[str, Noise] = {
         **({"measured": resampled(cases)} if cases else {}),
@@ -205,6 +227,8 @@ def rows(cases: dict[str, np.ndarray], count: int) -> Iterator[Row]:
             yield quiet(name, noise, n, count, 10 * seed + n)
     for first, n in ((10, 20), (18, 20), (19, 20)):
         yield planted("normal 0.5 %", normal(0.005), n, first, count, 100 + first)
+    for ratio in (1.0, 1.10, 1.20) if real else ():
+        yield verdicts("measured", ratio, count, 300, real)
     for kind in ("light", "heavy", "drifting"):
         for ratio in (1.0, 1.05, 1.10, 1.20):
             yield verdicts(kind, ratio, 10 * count, 200)
@@ -237,7 +261,12 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
     told = []
-    for row in rows(cases, call.histories):
+    real = real_rounds(call.runs) if call.runs >= 5 else []
+    for made in real:
+        print(
+            f"the same model in both processes: {made.log_ratio:+.1%}, beside itself {made.log_null:+.1%}", flush=True
+        )
+    for row in rows(cases, real, call.histories):
         told.append(row)
         print(_line(row), flush=True)
     if call.json is not None:
@@ -250,6 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
             "machine": machine(),
             "seconds": time.perf_counter() - began,
             "measured": {name: found.tolist() for name, found in cases.items()},
+            "measured_rounds": [{"log_ratio": made.log_ratio, "log_null": made.log_null} for made in real],
             "rows": told,
         }
         call.json.write_text(json.dumps(text, indent=1, allow_nan=False) + "\n")

@@ -12,8 +12,9 @@ from reference_impls.coupling import Coupling, alternating
 from reference_impls.flows import Flow, StandardNormal
 from reference_impls.made import MADE
 from reference_impls.nade import NADE
-from suites.speed import cases, measures
-from suites.speed.measures import DEVICES, DTYPES, SEED, Samples
+from suites.speed import cases
+from suites.speed.tracked import measures
+from suites.speed.tracked.measures import DEVICES, DTYPES, SEED, Samples
 
 ROWS = 1000
 

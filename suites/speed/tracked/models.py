@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from harness.adapters import adapt
 from harness.streams import generator
-from suites.speed import measures
-from suites.speed.measures import DEVICES, DTYPES, SEED, Samples
+from suites.speed.tracked import measures
+from suites.speed.tracked.measures import DEVICES, DTYPES, SEED, Samples
 
 PRESETS = measures.presets()
 FEW, MANY = 16, 1000

@@ -57,12 +57,16 @@ def prepared(make: Callable[[], Any], name: str, dtype: str, device: str) -> Mod
 
 
 def job(model: Model, capability: str, rows: int, x: Tensor | None = None) -> Job:
-    """So many rows of one capability. NotImplementedError where the model lacks it."""
+    """So many rows of one capability. NotImplementedError where the model lacks it.
+
+    What is fitted, or asked about, are always the same draws, in an order of each call's own: a fit to some of them may
+    rule out others.
+    """
     if not model.can(capability) or (x is None and not model.can("sample")):
         raise NotImplementedError(f"{model.name} has no {capability}")
     if capability != "sample" and x is None:
         with torch.no_grad():
-            x = model.sample(2 * rows, generator=generator(SEED, "asv", model.name, device=model.device))
+            x = model.sample(rows, generator=generator(SEED, "asv", model.name, device=model.device))
     return Job(model, capability, rows, SEED, x)
 
 

@@ -1,0 +1,231 @@
+"""The history of speed: asv finds and runs the benchmarks; what is kept names no path, merges, and goes on."""
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.bench.history import read
+from suites import asv_store, history
+from suites.history import Case, cases_of, useful
+from suites.speed.tracked import measures, models
+
+ROOT = Path(__file__).parents[2]
+FACTS = {"name": "python-3-11", "python": "3.11", "torch": "2.13.0"}
+FAST = r"Quality.*'discrete.coin', 'float32'|Statistic.*BoundedMean', 1024|LogProb.*discrete.die', 16, 'float32'"
+pytest.importorskip("asv")
+
+
+# --------------------------------------------------------------------------------------------- asv itself
+
+
+def test_asv_check_and_a_run_of_some_cases(tmp_path):
+    """Every module of the folder can be imported by asv, every benchmark has its arguments, and three kinds run."""
+    os_environ = {**os.environ, **history.ONE_THREAD}
+    call = [sys.executable, "-m", "asv", "check", "--environment", f"existing:{sys.executable}"]
+    checked = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, env=os_environ)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "No problems found" in checked.stdout
+    folder = tmp_path / "kept"
+    arguments = ["--full", "--only", FAST, "--results", str(folder), "--no-publish"]
+    assert history.main(arguments) == 0
+    (file,) = set(folder.glob("*/*.json")) - set(folder.glob("*/machine.json"))
+    assert_without_paths(folder)
+    found = {series.benchmark: series for series in read(folder).series}
+    assert set(found) == {
+        *("models.Quality.track_perplexity", "examiner.Statistic.track_seconds"),
+        *("models.LogProb.track_seconds", "models.LogProb.track_peak_bytes"),
+    }
+    assert {series.metric for series in found.values()} == {"time", "memory", "nll"}
+    assert all(point.usable for series in found.values() for point in series.points)
+    told = json.loads(file.read_text())
+    assert file.name == f"{told['commit_hash'][:8]}-{told['env_name']}.json"
+
+
+def assert_without_paths(folder):
+    home, user = Path.home(), os.environ.get("USER", "")
+    for file in folder.rglob("*.json"):
+        text = file.read_text()
+        for word in filter(None, (str(ROOT), str(home), sys.prefix, str(folder), "/tmp", os.uname().nodename)):
+            assert word not in text, (file.name, word)
+        assert user in ("", "root") or f"/{user}/" not in text
+
+
+# ------------------------------------------------------------------------------------------------ the store
+
+
+def result(cells, version="1", benchmark="b.B.track", commit="c" * 40):
+    """A file as asv leaves it, with the path of an interpreter in it; cells is {setting: value}."""
+    axes = [list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True)]
+    values = [cells.get(setting, math.nan) for setting in itertools.product(*axes)]
+    row = [values, axes, version, 1, 0.5, *[None] * 6, [None if v != v else [v, v, v] for v in values]]
+    path = "/home/someone/venv/bin/python"
+    told = {
+        **{"commit_hash": commit, "env_name": f"existing-py{path}", "date": 1, "python": path, "env_vars": {}},
+        **{"params": {**asv_store.asv_machine(), "python": path}, "requirements": {}, "durations": {}, "version": 2},
+    }
+    return {**told, "result_columns": list(asv_store.COLUMNS), "results": {benchmark: row}}
+
+
+def kept(told):
+    return {(b, setting): cell["result"] for b, _, setting, cell in asv_store.cells(told)}
+
+
+def test_cells_of_two_runs_are_merged_and_the_new_one_counts():
+    old = result({("'a'", "1"): 1.0, ("'a'", "2"): 2.0})
+    new = result({("'a'", "2"): 3.0, ("'b'", "2"): 4.0})
+    once = asv_store.merged(None, old, FACTS)
+    told = asv_store.merged(once, new, FACTS)
+    assert kept(told) == {
+        ("b.B.track", ("'a'", "1")): 1.0,
+        ("b.B.track", ("'a'", "2")): 3.0,
+        ("b.B.track", ("'b'", "2")): 4.0,
+    }
+    assert "someone" not in json.dumps(told)
+    samples = {setting: cell["samples"] for _, _, setting, cell in asv_store.cells(told)}
+    assert samples["'a'", "2"] == [3.0, 3.0, 3.0]
+
+
+def test_what_failed_stays_and_what_does_not_apply_is_left_out():
+    told = asv_store.merged(None, result({("1",): None, ("2",): math.nan, ("3",): 5.0}), FACTS)
+    assert kept(told) == {("b.B.track", ("1",)): None, ("b.B.track", ("3",)): 5.0}
+    json.dumps(told, allow_nan=False)  # no hole: strict
+
+
+def test_another_version_of_a_benchmark_replaces_all_of_it():
+    old = asv_store.merged(None, result({("1",): 1.0, ("2",): 2.0}), FACTS)
+    told = asv_store.merged(old, result({("2",): 9.0}, version="2"), FACTS)
+    assert kept(told) == {("b.B.track", ("2",)): 9.0}
+
+
+def test_only_numbers_of_the_present_version_are_done(tmp_path):
+    file = tmp_path / "f.json"
+    assert asv_store.done(file, {"b.B.track": "1"}) == set()
+    file.write_text(json.dumps(asv_store.merged(None, result({("1",): 1.0, ("2",): None}), FACTS)))
+    assert asv_store.done(file, {"b.B.track": "1"}) == {("b.B.track", ("1",))}
+    assert asv_store.done(file, {"b.B.track": "2"}) == set()
+
+
+def _kept_by_a_process(folder, number):
+    source = folder / f"source{number}"
+    home = source / "m"
+    home.mkdir(parents=True)
+    (home / "machine.json").write_text("{}")
+    (source / "benchmarks.json").write_text("{}")
+    for i in range(10):
+        (home / "x.json").write_text(json.dumps(result({(f"{number}", f"{i}"): 1.0})))
+        asv_store.keep(source, folder / "kept", FACTS)
+
+
+def test_two_at_once_lose_nothing(tmp_path):
+    """Each of two processes adds ten cells to one file, one at a time."""
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_kept_by_a_process, args=(tmp_path, number)) for number in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    told = json.loads(asv_store.path_of(tmp_path / "kept", "m", "c" * 40, FACTS["name"]).read_text())
+    assert len(kept(told)) == 20
+
+
+def test_the_name_of_a_machine_is_no_path_and_no_host():
+    facts, machine = asv_store.environment(), asv_store.asv_machine()
+    assert facts["name"].startswith("python-3-1")
+    assert "/" not in json.dumps([facts, machine]).replace("n/a", "")
+    assert os.uname().nodename not in machine["machine"]
+
+
+# ------------------------------------------------------------------------------------------------ the choice
+
+
+BENCHMARKS = {
+    "models.LogProb.track_seconds": {
+        "params": [
+            ["'made.full_made'", "'made.eight_bits'", "'made.labelled_bits'"],
+            *(["16", "1000"], ["'float32'"], ["'cpu'", "'cuda'"]),
+        ]
+    },
+    "models.LogProb.track_peak_bytes": {"params": [["'made.eight_bits'"], ["1000"], ["'float32'"], ["'cpu'"]]},
+    "digits.FitOfDigits.track_seconds": {"params": [["'MADE'"]]},
+}
+
+
+def test_the_useful_ones_are_a_preset_of_each_family():
+    chosen = [str(case) for case in useful(cases_of(BENCHMARKS, "cpu"))]
+    assert chosen == [
+        "models.LogProb.track_seconds('made.eight_bits', 1000, 'float32', 'cpu')",
+        "digits.FitOfDigits.track_seconds('MADE')",
+    ]
+
+
+def test_a_device_has_its_own_cases_and_the_processor_those_without_one():
+    assert {case.setting[-1] for case in cases_of(BENCHMARKS, "cuda")} == {"'cuda'"}
+    assert Case("digits.FitOfDigits.track_seconds", ("'MADE'",)) in cases_of(BENCHMARKS, "cpu")
+
+
+def test_every_preset_of_the_package_is_measured():
+    from importlib.metadata import entry_points
+
+    assert set(models.PRESETS) == {each.name for each in entry_points(group="harness.models")}
+
+
+def test_a_wrong_call_is_told_before_anything_runs(capsys):
+    with pytest.raises(SystemExit) as left:
+        history.main(["--only", "("])
+    assert left.value.code == 2
+    assert "no regular expression" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ the measures
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+def test_what_is_not_positive_and_finite_raises(value):
+    with pytest.raises(FloatingPointError, match="not positive and finite"):
+        measures.positive(value)
+
+
+def test_perplexity_of_a_coin_is_that_of_its_frequencies():
+    """exp(-(h log q + (1 - h) log(1 - q))) of the share h of heads that are held out; one sum in float32."""
+    case = ("discrete.coin", "float32", "cpu")
+    benchmark = models.Quality()
+    benchmark.setup(*case)
+    q, h = float(models.PRESETS["discrete.coin"]().probs), float(benchmark.x.double().mean())
+    exact = math.exp(-(h * math.log(q) + (1 - h) * math.log(1 - q)))
+    assert abs(benchmark.track_perplexity(*case) / exact - 1) < 4 * torch.finfo(torch.float32).eps
+
+
+def test_a_worse_density_has_a_higher_perplexity():
+    """On draws of p, the NLL of q is larger by KL(p, q) = 0.5 nats for a mean one deviation off; 2,000 points."""
+    from torch.distributions import Normal
+
+    from harness.adapters import adapt
+
+    x = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    right, wrong = (measures.perplexity(adapt(Normal(mean, 1.0)), x) for mean in (0.0, 1.0))
+    # log ratio = 0.5 - mean(x), whose deviation is 1 / sqrt(2000) = 0.022; float32 sums are off by far less
+    assert abs(math.log(wrong / right) - (0.5 - float(x.mean()))) < 1e-5
+
+
+def test_cuda_without_cuda_does_not_apply():
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(NotImplementedError, match="CUDA"):
+        models.LogProb().setup("discrete.coin", 16, "float32", "cuda")
+
+
+def test_a_step_of_training_changes_the_parameters():
+    benchmark = models.Train()
+    benchmark.setup("made.labelled_bits", 16, "float32", "cpu")
+    before = [p.detach().clone() for p in benchmark.net.parameters()]
+    benchmark.step(benchmark.fresh(0))
+    assert any(not torch.equal(a, b) for a, b in zip(before, benchmark.net.parameters(), strict=True))
