@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.bench.attribute import judged
 from harness.bench.history import read
 from suites import asv_store, history
 from suites.history import Case, cases_of, useful
@@ -229,3 +230,39 @@ def test_a_step_of_training_changes_the_parameters():
     before = [p.detach().clone() for p in benchmark.net.parameters()]
     benchmark.step(benchmark.fresh(0))
     assert any(not torch.equal(a, b) for a, b in zip(before, benchmark.net.parameters(), strict=True))
+
+
+# ------------------------------------------------------------------------------------------------ with the judge
+
+
+def written_history(folder, slower=0.0, worse=0.0, commits=16):
+    """What is kept of so many commits: seconds with 1 % of noise, and NLL; steps from commit 10 on."""
+    random = torch.Generator().manual_seed(0)
+    about = {"a.Seconds.track": {"unit": "seconds", "version": "1"}, "a.Nll.track": {"unit": "exp(nats/dim)"}}
+    about["a.Nll.track"]["version"] = "1"
+    (folder / "m").mkdir(parents=True)
+    (folder / "benchmarks.json").write_text(json.dumps({**about, "version": 2}))
+    for i in range(commits):
+        commit, planted = f"{i + 1:02x}" * 20, i >= 10
+        noise = 0.01 * torch.randn(4, generator=random, dtype=torch.float64)
+        logs = noise + math.log1p(slower) * planted
+        seconds = {(f"{k}",): 1e-5 * math.exp(logs[k]) for k in range(4)}
+        nll = {(f"{k}",): math.exp(1.4 + k + worse * planted * (k == 0)) for k in range(4)}
+        told = asv_store.merged(None, result(seconds, benchmark="a.Seconds.track", commit=commit), FACTS)
+        told = asv_store.merged(told, result(nll, benchmark="a.Nll.track", commit=commit), FACTS)
+        asv_store.path_of(folder, "m", commit, FACTS["name"]).write_text(json.dumps({**told, "date": 1000 * i}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [({}, set()), ({"slower": 0.1}, {"time"}), ({"worse": 0.01}, {"nll"})],
+    ids=["nothing", "a tenth slower", "0.01 nats per dimension worse"],
+)
+def test_what_is_kept_is_what_the_judge_of_histories_reads(tmp_path, planted, found):
+    """No false step, but with probability 0.01; 10 % are ten deviations of one run, six of which are after the step."""
+    judgement = judged(read(written_history(tmp_path / "kept", **planted)))
+    assert {each.metric for each in judgement.regressions} == found
+    assert all(each.commit == "0b" * 20 for each in judgement.regressions)  # the eleventh commit
+    assert judgement.judged == 8
+    assert not judgement.failures
