@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             night = _nights(call)
             speed, trouble = (None, []) if call.no_speed else _speed(call, night)
             if call.site is not None:
-                publish(call.site, night, call.state, speed)
+                publish(call.site, night, call.state, speed, history=not call.no_speed)
     except CallError as error:
         print(f"nightly: {error}", file=sys.stderr)
         return 2
@@ -172,14 +172,19 @@ def _without_tf32() -> Iterator[None]:
 
 
 def _speed(call: argparse.Namespace, night: Night) -> tuple[Path | None, list[str]]:
-    """The ceilings of the machine, then asv's history; the file of the first, and what failed."""
+    """The ceilings of the machine, then asv's history, judged; the file of the first, and what failed.
+
+    The history of all nights is kept beside their state: a runner has a fresh checkout each night.
+    """
     file = call.state.parent / f"night-{night.number:04d}.speed.json"
     trouble = _run("suites.nightly.throughput", "--device", call.device, "--json", str(file))
     measured = None if trouble else file
     if importlib.util.find_spec("suites.history") is None:
         print("no history of speed: suites/history.py is not here, so nothing was measured for it")
         return measured, trouble
-    return measured, trouble + _run("suites.history", "--device", call.device)
+    folder = str(call.state.parent.resolve() / "asv")
+    failed = _run("suites.history", "--device", call.device, "--results", folder)
+    return measured, trouble + (failed or _run("harness.cli", "regressions", folder))
 
 
 def _run(module: str, *words: str) -> list[str]:

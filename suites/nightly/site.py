@@ -15,8 +15,8 @@ from harness.store import write_text
 from suites.nightly.night import Night, strongest
 from suites.nightly.state import State, log_capital
 
-HISTORY = Path(".asv/html")
-"""Where asv publishes."""
+HISTORY = Path(__file__).parents[2] / ".asv" / "html"
+"""Where `python -m suites.history` publishes."""
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Night {night}</title>
@@ -39,17 +39,17 @@ table{{border-collapse:collapse;margin:1rem 0}}td,th{{padding:.2rem .8rem;text-a
 """
 
 
-def publish(folder: Path, night: Night, state_file: Path, speed: Path | None) -> None:
-    """Write index.html, the report and the evidence of the night into the folder, and asv's pages where there are."""
-    report = night.report
+def publish(folder: Path, night: Night, state_file: Path, speed: Path | None, *, history: bool) -> None:
+    """Write index.html, the report and the evidence of the night into the folder, and asv's pages with `history`."""
+    report, history = night.report, history and HISTORY.is_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_html([report], folder / "night.html")
         report.to_json(folder / "night.json")
         write_text(folder / "state.json", state_file.read_text(encoding="utf-8"))
-        if HISTORY.is_dir():
+        if history:
             shutil.copytree(HISTORY, folder / "history", dirs_exist_ok=True)
-        write_text(folder / "index.html", page(night, HISTORY.is_dir(), speed))
+        write_text(folder / "index.html", page(night, history, speed))
     except OSError as error:
         raise CallError(f"cannot publish in {folder}: {error}; name another --site") from None
 
