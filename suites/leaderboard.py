@@ -88,7 +88,7 @@ def hmmlearn_hmm(x: Tensor, levels: tuple[int, ...]) -> Any:
     """hmmlearn: a hidden chain of 4 states over the coordinates in order."""
     from hmmlearn.hmm import CategoricalHMM
 
-    return CategoricalHMM(4, n_iter=4)
+    return CategoricalHMM(4, n_iter=2)
 
 
 def pyro_bernoullis(x: Tensor, levels: tuple[int, ...]) -> Any:
@@ -144,13 +144,15 @@ def sklearn_kernels(x: Tensor) -> Any:
 def zuko_nsf(x: Tensor) -> Any:
     from zuko.flows import NSF
 
-    return NSF(x.shape[1], transforms=2, hidden_features=(64,))
+    return NSF(x.shape[1], transforms=2, hidden_features=(64,), activation=torch.nn.Tanh)
 
 
 def nflows_maf(x: Tensor) -> Any:
     from nflows.flows import MaskedAutoregressiveFlow
 
-    return MaskedAutoregressiveFlow(x.shape[1], hidden_features=64, num_layers=3, num_blocks_per_layer=1)
+    return MaskedAutoregressiveFlow(
+        x.shape[1], hidden_features=64, num_layers=3, num_blocks_per_layer=1, activation=torch.tanh
+    )
 
 
 def normflows_maf(x: Tensor) -> Any:
@@ -174,11 +176,11 @@ def pyro_iaf(x: Tensor) -> Any:
 
 
 def pomegranate_gaussians(x: Tensor) -> Any:
-    """pomegranate: three Gaussians."""
+    """pomegranate: three Gaussians of diagonal covariances."""
     from pomegranate.distributions import Normal
     from pomegranate.gmm import GeneralMixtureModel
 
-    return GeneralMixtureModel([Normal() for _ in range(3)])
+    return GeneralMixtureModel([Normal(covariance_type="diag") for _ in range(3)])
 
 
 bits = {
