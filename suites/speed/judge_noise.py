@@ -2,9 +2,8 @@
 
 How often the two judges of speed are wrong. First the noise of this machine is measured: the same cases in fresh
 processes, again and again. Then histories in which nothing happens are made of it, and of noise of other kinds, and
-`harness regressions` judges them; so does the rule of `harness bench`, real rounds of one model beside itself and
-simulated ones.
-The last rows plant a step, and count how often it is named. An interval is Clopper and Pearson's, of 95 %.
+`harness regressions` judges them; so does the rule of `harness bench`, with real rounds of one model beside itself and
+simulated ones. Other rows plant a step, and count how often it is named. Intervals are Clopper and Pearson's, of 95 %.
 """
 
 from __future__ import annotations
