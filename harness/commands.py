@@ -137,6 +137,10 @@ def _validate(call: Call) -> None:
             raise CallError(f"--{option} is {number}: give a number of {unit} above 0")
     if not 0 < call.alpha < 1:
         raise CallError(f"--alpha is {call.alpha}: give a probability between 0 and 1, such as 1e-6")
+    _check_workers(call)
+
+
+def _check_workers(call: Any) -> None:
     if call.scheduler and call.workers != 1:
         raise CallError("--workers and --scheduler are both given: the cluster has workers of its own, leave one out")
 

@@ -14,6 +14,7 @@ import pytest
 
 from harness import commands
 from harness.cluster import Cluster
+from harness.compare.command import Call, compare
 from harness.effort import effort_named
 from harness.errors import CallError
 from harness.evidence import Raised, Verdict
@@ -133,6 +134,17 @@ def test_the_command_writes_the_same_json(address, tmp_path, capsys):
         read.append([{**record, "seconds": 0} for record in data["records"]])
     capsys.readouterr()
     assert read[0] == read[1]
+
+
+def test_a_leaderboard_has_the_same_rows(address, tmp_path, capsys):
+    boards = []
+    for name, given in (("here", {}), ("there", {"scheduler": address})):
+        path = tmp_path / f"{name}.json"
+        spec = "sklearn.mixture:GaussianMixture"
+        assert compare(Call((spec,), "iris", budget=5.0, json=path, **given)) == 0
+        boards.append(json.loads(path.read_text())["rows"][0])
+    capsys.readouterr()
+    assert boards[0]["nll"] == boards[1]["nll"]
 
 
 def test_calls_that_cannot_work_say_why(address, monkeypatch, tmp_path):

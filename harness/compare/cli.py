@@ -33,6 +33,9 @@ def compare(
     ] = "quick",
     seed: Annotated[int, typer.Option(help="The split, the training and all draws follow from it.")] = 0,
     workers: Annotated[int, typer.Option(help="Models at work at once; figures of time are best with 1.")] = 1,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDR", help="Work on a Dask cluster instead, as `harness check` does.")
+    ] = "",
     timeout: Annotated[
         float, typer.Option(metavar="S", help="Seconds without progress, beyond the budget, after which a model hangs.")
     ] = 60.0,
@@ -69,6 +72,7 @@ def compare(
             effort=effort,
             seed=seed,
             workers=workers,
+            scheduler=scheduler,
             timeout=timeout,
             memory=memory,
             alpha=alpha,

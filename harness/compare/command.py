@@ -13,15 +13,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.commands import INTERRUPTED, _check_outputs, _console, _say, _stoppable, _unwritable_is_wrong
+from harness.commands import (
+    INTERRUPTED,
+    _check_outputs,
+    _check_workers,
+    _console,
+    _say,
+    _stoppable,
+    _unwritable_is_wrong,
+    _workforce,
+)
 from harness.compare import board as boards
 from harness.compare.table import Row
 from harness.display import Display
 from harness.effort import EFFORTS, effort_named
 from harness.errors import CallError, InterruptedRunError
 from harness.evidence import Raised, Record, Verdict
-from harness.isolate import _trouble
-from harness.processes import Ending, Message, Processes
+from harness.isolate import Workforce, _trouble
+from harness.processes import Ending, Message
 from harness.report import versions
 from harness.resolve import SpecError
 from harness.store import loaded_record
@@ -39,6 +48,7 @@ class Call:
     effort: str = "quick"
     seed: int = 0
     workers: int = 1
+    scheduler: str = ""
     timeout: float = 60.0
     memory: float = 4.0
     alpha: float = 1e-6
@@ -69,9 +79,9 @@ def compare(call: Call) -> int:
     with (
         _stoppable() as stop,
         Display(_console(stderr=True)) as display,
-        Processes(
+        _workforce(
+            call,
             # A fit of somebody else's gives no sign of life while it takes its budget.
-            workers=call.workers,
             timeout=call.timeout + call.budget,
             memory=int(call.memory * 2**30),
             stop=stop,
@@ -126,6 +136,7 @@ def _validate(call: Call) -> None:
             raise CallError(f"--{option} is {getattr(call, option)}: give a number above 0")
     if not 0 < call.alpha < 1:
         raise CallError(f"--alpha is {call.alpha}: give a probability between 0 and 1, such as 1e-6")
+    _check_workers(call)
 
 
 def _run(call: Call) -> dict[str, Any]:
@@ -138,7 +149,7 @@ def _run(call: Call) -> dict[str, Any]:
     }
 
 
-def _asked(processes: Processes, requests: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Ending]]:
+def _asked(processes: Workforce, requests: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Ending]]:
     """What each child said, all messages in one, and how it ended."""
     said: list[dict[str, Any]] = [{} for _ in requests]
     endings = processes.run(
@@ -150,7 +161,7 @@ def _asked(processes: Processes, requests: Sequence[dict[str, Any]]) -> list[tup
     return [(heard, ending) for heard, ending in zip(said, endings, strict=True) if ending is not None]
 
 
-def _data(processes: Processes, call: Call) -> dict[str, Any]:
+def _data(processes: Workforce, call: Call) -> dict[str, Any]:
     """The facts of the data. CallError where it cannot be had."""
     ((said, ending),) = _asked(processes, [{"do": "data", "data": call.data, "seed": call.seed}])
     if "refused" in said:
@@ -170,7 +181,7 @@ class Model:
     trouble: str = ""
 
 
-def _models(processes: Processes, call: Call) -> list[Model]:
+def _models(processes: Workforce, call: Call) -> list[Model]:
     """What the SPECs name, with distinct names. One that names nothing costs its own row."""
     listed: list[Model] = []
     for spec, (said, ending) in zip(
@@ -222,7 +233,7 @@ class _Making:
         except (TypeError, KeyError, AttributeError, IndexError) as error:
             raise ValueError(f"no message: {error}") from None
 
-    def row(self, key: str, ending: Ending | None, processes: Processes) -> Row:
+    def row(self, key: str, ending: Ending | None, processes: Workforce) -> Row:
         """The finished row."""
         trouble = self.model.trouble or self.parts.pop("trouble", "")
         if not trouble and ending is not None and (ending.cause or self.raised):
@@ -235,7 +246,7 @@ class _Making:
 
 
 def _measured(
-    processes: Processes,
+    processes: Workforce,
     models: Sequence[Model],
     call: Call,
     display: Display,
