@@ -39,9 +39,8 @@ def environment(device: str = "cpu") -> dict[str, str]:
     told = machine(device)
     versions = {name: str(version) for name, version in told["versions"].items() if version is not None}
     python = ".".join(versions["python"].split(".")[:2])
-    words = ["python", python, "torch", versions["torch"].partition("+")[0]]
-    words += ["cuda", versions.get("cuda", ""), "driver", versions.get("driver", "")] if device != "cpu" else []
     facts = {name: version for name, version in versions.items() if name not in ("python", "genharness")}
+    words = ["python", python, *(word for name, version in facts.items() for word in (name, version.partition("+")[0]))]
     facts |= {"device": told["device_name"], "threads": str(told["threads"])}
     return {"name": slug(" ".join(words)), "python": python, **facts}
 

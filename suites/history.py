@@ -164,7 +164,7 @@ def cases_of(benchmarks: dict[str, dict[str, Any]], device: str) -> list[Case]:
 
 def history(results: Path | None, device: str, full: bool, only: str, again: bool, publish: bool) -> int:
     """Measure what is missing, keep it, publish; the exit status."""
-    commit, clean = _git("rev-parse", "HEAD"), not _git("status", "--porcelain", "--", *MEASURED)
+    commit, clean = _state()
     folder = results if results is not None else ROOT / ("results/asv" if clean else ".asv/uncommitted")
     if not clean:
         print(f"there are changes that are not committed: the numbers go to {folder}")
@@ -183,6 +183,8 @@ def history(results: Path | None, device: str, full: bool, only: str, again: boo
         print(f"{len(chosen)} cases of commit {commit[:8]}, {len(left)} of them to be measured", flush=True)
         for i in range(0, len(left), CHUNK):
             asv.measure(left[i : i + CHUNK], commit)
+            if clean and _state() != (commit, clean):
+                raise HistoryError("the files changed while they were measured: call this again when they rest")
             asv_store.keep(asv.results, folder, facts)
             print(f"{min(i + CHUNK, len(left))} of {len(left)} are measured", flush=True)
         failed = _failed(file, chosen)
@@ -191,6 +193,11 @@ def history(results: Path | None, device: str, full: bool, only: str, again: boo
     for case in failed:
         print(f"FAILED {case}: see {LOG}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _state() -> tuple[str, bool]:
+    """The commit, and whether the files that matter are those of it."""
+    return _git("rev-parse", "HEAD"), not _git("status", "--porcelain", "--", *MEASURED)
 
 
 def _failed(file: Path, chosen: Sequence[Case]) -> list[Case]:

@@ -186,6 +186,83 @@ def test_a_wrong_call_is_told_before_anything_runs(capsys):
     assert "no regular expression" in capsys.readouterr().err
 
 
+# ---------------------------------------------------------------------------------------------- interruptions
+
+
+MANY = {"b.B.track": {"params": [[str(i) for i in range(10)]], "version": "1"}}
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """asv is played: its benchmark has ten settings, and `asked` lists those that were measured. The tree is clean."""
+    asked, trouble = [], {}
+
+    def measure(asv, cases, commit):
+        for case in cases:
+            if case.setting[0] == trouble.get("at"):
+                raise KeyboardInterrupt
+        home = asv.results / asv.machine["machine"]
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "machine.json").write_text(json.dumps(asv.machine))
+        (asv.results / "benchmarks.json").write_text(json.dumps(MANY))
+        cells = {case.setting: None if case.setting[0] == trouble.get("fails") else 1.0 for case in cases}
+        (home / "any.json").write_text(json.dumps(result(cells)))
+        asked.extend(case.setting[0] for case in cases)
+
+    monkeypatch.setattr(history.Asv, "discover", lambda asv: MANY)
+    monkeypatch.setattr(history.Asv, "measure", measure)
+    monkeypatch.setattr(history, "_state", lambda: ("c" * 40, trouble.get("clean", True)))
+    monkeypatch.setattr(history, "CHUNK", 4)
+    return asked, trouble
+
+
+def measured(folder, *options):
+    return history.main(["--full", "--no-publish", "--results", str(folder), *options])
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, played):
+    asked, trouble = played
+    trouble["at"] = "6"
+    with pytest.raises(KeyboardInterrupt):
+        measured(tmp_path / "kept")
+    assert asked == ["0", "1", "2", "3"]
+    trouble.clear()
+    assert measured(tmp_path / "kept") == 0
+    assert asked == [str(i) for i in range(10)]
+    assert measured(tmp_path / "kept") == 0  # nothing is left
+    assert len(asked) == 10
+    assert measured(tmp_path / "kept", "--again") == 0
+    assert len(asked) == 20
+
+
+def test_what_failed_is_told_and_tried_again(tmp_path, played, capsys):
+    asked, trouble = played
+    trouble["fails"] = "3"
+    assert measured(tmp_path / "kept") == 1
+    assert "FAILED b.B.track(3)" in capsys.readouterr().err
+    trouble.clear()
+    assert measured(tmp_path / "kept") == 0
+    assert asked[10:] == ["3"]
+
+
+def test_numbers_of_changed_files_are_measured_again_and_again(tmp_path, played, capsys):
+    asked, trouble = played
+    assert measured(tmp_path / "kept") == 0
+    trouble["clean"] = False
+    assert measured(tmp_path / "kept") == 0
+    assert "not committed" in capsys.readouterr().out
+    assert len(asked) == 20  # all were measured again
+
+
+def test_files_that_change_during_a_run_end_it(tmp_path, played, monkeypatch, capsys):
+    states = iter([("c" * 40, True), ("c" * 40, True), ("d" * 40, True)])
+    monkeypatch.setattr(history, "_state", lambda: next(states))
+    assert measured(tmp_path / "kept") == 1
+    assert "changed while they were measured" in capsys.readouterr().err
+    (file,) = (tmp_path / "kept").glob("*/cccc*.json")
+    assert len(kept(json.loads(file.read_text()))) == 4  # the first saving, and not the second
+
+
 # ------------------------------------------------------------------------------------------------ the measures
 
 
