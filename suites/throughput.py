@@ -1,7 +1,7 @@
 """python -m suites.throughput [--models N] [--json FILE]: models a minute, against workers, here and on a Dask cluster.
 
-The same models at the same effort: first by `harness check --workers 1, 2, ...`, up to the processors there are, then by
-`--scheduler` with as many workers of a cluster of this machine. The records have to be the same every time.
+The same models at the same effort: first by `harness check --workers 1, 2, ...`, up to the processors there are, then
+by `--scheduler` with as many workers of a cluster of this machine. The records have to be the same every time.
 """
 
 from __future__ import annotations
