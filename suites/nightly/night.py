@@ -15,6 +15,7 @@ import json
 import math
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -109,7 +110,9 @@ def _begun(state: State, setting: Setting, models: Sequence[Listed]) -> tuple[St
             )
         if plan["models"] == wanted["models"]:
             return state, plan, states.with_series(state, planned, STATISTICAL)
-        state = states.abandoned(state, "models or code changed before it was finished")
+        why = "models or code changed before it was finished"
+        print(f"night {plan['night']} is given up: {why}; its parts stay in {file.parent}", file=sys.stderr)
+        state = states.abandoned(state, why)
         states.write(state, setting.state)
         wanted = _plan(state, setting, planned)
         file = _folder(setting, wanted["night"]) / "plan.json"

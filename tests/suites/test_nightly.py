@@ -19,7 +19,7 @@ from harness.evidence import Estimated, Look, Record, Verdict
 from harness.judge import judge
 from harness.report import Report
 from suites.nightly import __main__ as command
-from suites.nightly import fingerprint, night, state, throughput
+from suites.nightly import fingerprint, night, power, state, throughput
 from suites.nightly.accumulate import LOG_WEIGHTS, START, grown, log_capital, reached, spent
 from suites.nightly.site import page
 from suites.nightly.state import Pair, Series, State
@@ -309,13 +309,14 @@ def test_a_night_that_was_begun_is_finished_with_the_same_options(coins):
         night._begun(State(), night.Setting(setting.state, effort="quick"), models)
 
 
-def test_a_night_whose_code_changed_before_its_end_is_given_up_with_its_seed(coins):
+def test_a_night_whose_code_changed_before_its_end_is_given_up_with_its_seed(coins, capsys):
     setting, models = night.Setting(Path("state.json").resolve()), [night.Listed("Coin", "coins.py:Coin")]
     night._begun(State(), setting, models)
     Path("coins.py").write_text(COINS + "\n")
     now, plan, _ = night._begun(State(), setting, models)
     assert (now.night, plan["night"], plan["seed"]) == (1, 2, 2)
     assert "abandoned" in state.read(setting.state).nights[0]
+    assert "night 1 is given up: models or code changed" in capsys.readouterr().err
 
 
 def test_two_runs_at_once_do_not_share_a_state(coins, capsys):
@@ -389,6 +390,14 @@ def taken_report():
     from harness.effort import Settings, effort_named
 
     return Report.of([record(0.0)], Settings(effort_named("quick"), 1), alpha=1e-6)
+
+
+def test_power_is_measured_by_real_nights_and_histories_of_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(power, "CASES", ((0.1, "quick", 3),))
+    assert power.main(["--json", str(tmp_path / "power.json")]) == 0
+    (row,) = json.loads((tmp_path / "power.json").read_text(), parse_constant=pytest.fail)["rows"]
+    assert row["failed_alone"] == row["accumulated"]["found"] == row["plain_product"]["found"] == 3
+    assert power.lengths([10.0, 10.0, 10.0, -1.0, 50.0], stakes=False) == [3, 2]
 
 
 def test_verdicts_of_the_helper_are_those_of_the_judge():
