@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         with states.locked(call.state):
             night = _nights(call)
             speed, trouble = (None, []) if call.no_speed else _speed(call, night)
+            night = replace(night, red=(*night.red, *trouble))
             if call.site is not None:
                 publish(call.site, night, call.state, speed, history=not call.no_speed)
     except CallError as error:
@@ -55,10 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     except InterruptedRunError as error:
         print(f"nightly: {error}", file=sys.stderr)
         return 130
-    for line in (*night.red, *trouble):
+    for line in night.red:
         print(line)
-    print(f"night {night.number}: {'red' if night.red or trouble else 'green'}; accumulated in {call.state}")
-    return 1 if night.red or trouble else 0
+    print(f"night {night.number}: {'red' if night.red else 'green'}; accumulated in {call.state}")
+    return 1 if night.red else 0
 
 
 def _parser() -> argparse.ArgumentParser:
