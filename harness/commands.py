@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import math
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import config
+from harness.calls import (
+    INTERRUPTED,
+    check_outputs,
+    check_workers,
+    new_console,
+    say,
+    stoppable,
+    unwritable_is_wrong,
+    workforce,
+)
 from harness.effort import EFFORTS, Settings, effort_named
 from harness.errors import CallError
 from harness.isolate import Listed, Options, examine, expand
@@ -25,16 +33,10 @@ from harness.processes import DEFAULT_TIMEOUT, Processes
 from harness.resolve import close_to
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    from rich.console import Console
-
     from harness.checks.law import Check
-    from harness.cluster import Cluster
     from harness.evidence import Record
     from harness.report import Law, Report
 
-INTERRUPTED = 130
 DEVICES = ("cpu", "cuda")
 DTYPES = ("", "float32", "float64")
 
@@ -71,7 +73,7 @@ def check(specs: Sequence[str], given: Mapping[str, Any]) -> int:
     read = None if specs else config.load(Path(config.FILE))
     call = Call(tuple(specs) if read is None else read.models, **{**_plain(read), **given})
     _validate(call)
-    _check_outputs(call.outputs())
+    check_outputs(call.outputs())
     status, _ = run(call, {} if read is None else read.expected_failures)
     return status
 
@@ -82,9 +84,9 @@ def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
     from harness.report import Law
 
     started, clock = datetime.now(UTC), time.perf_counter()
-    with _stoppable() as stop, Display(_console(stderr=True)) as display:
+    with stoppable() as stop, Display(new_console(stderr=True)) as display:
         memory = int(call.memory * 2**30)
-        with _workforce(call, timeout=call.timeout, memory=memory, stop=stop, tick=display.tick) as processes:
+        with workforce(call, timeout=call.timeout, memory=memory, stop=stop, tick=display.tick) as processes:
             display.say("importing")
             _validate_checks(call)
             laws = {id: Law(*texts) for id, *texts in processes.greeting()}
@@ -97,15 +99,6 @@ def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
     if interrupted:
         return INTERRUPTED, report
     return (0 if report.passes(strict=call.strict) else 1), report
-
-
-def _workforce(call: Any, **options: Any) -> Processes | Cluster:
-    """Processes on this machine, or the workers of a Dask cluster."""
-    if not call.scheduler:
-        return Processes(workers=call.workers, **options)
-    from harness.cluster import Cluster
-
-    return Cluster(call.scheduler, **options)
 
 
 # ------------------------------------------------------------------------------------------- before the run
@@ -137,25 +130,7 @@ def _validate(call: Call) -> None:
             raise CallError(f"--{option} is {number}: give a number of {unit} above 0")
     if not 0 < call.alpha < 1:
         raise CallError(f"--alpha is {call.alpha}: give a probability between 0 and 1, such as 1e-6")
-    _check_workers(call)
-
-
-def _check_workers(call: Any) -> None:
-    if call.scheduler and call.workers != 1:
-        raise CallError("--workers and --scheduler are both given: the cluster has workers of its own, leave one out")
-
-
-def _check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path] = ()) -> None:
-    """Refuse, before a long run, what could not be written after it."""
-    from harness.store import check_writable
-
-    taken = {path.resolve(): str(path) for path in inputs}
-    for option, path in outputs.items():
-        if path.resolve() in taken:
-            raise CallError(f"{option} {path} would overwrite {taken[path.resolve()]}: name another file")
-        taken[path.resolve()] = f"what {option} writes"
-        with _unwritable_is_wrong():
-            check_writable(path)
+    check_workers(call)
 
 
 def _validate_checks(call: Call) -> None:
@@ -179,23 +154,6 @@ def _validate_checks(call: Call) -> None:
 def _unknown_check(name: str, checks: Sequence[Check]) -> str:
     hint = close_to(name, [check.id for check in checks], otherwise="; `harness checks` lists them")
     return f"no check is called {name!r}{hint}"
-
-
-@contextmanager
-def _stoppable() -> Iterator[Any]:
-    """A function that says whether Ctrl-C or SIGTERM came. The first ends the run in order, a second one at once."""
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        signal.signal(number, signal.default_int_handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # -------------------------------------------------------------------------------------------- after the run
@@ -238,21 +196,14 @@ def _show(report: Report, call: Call, interrupted: bool) -> None:
     """The table, then where the files are and what the verdicts mean."""
     from harness.terminal import show
 
-    console = _console()
+    console = new_console()
     show(report, console)
     _write(report, call)
     if interrupted:
         console.print("interrupted: what was finished is kept, what was not is an ERROR", style="bold magenta")
     if call.outputs():
-        _say(console, f"written: {', '.join(map(str, call.outputs().values()))}")
-    _say(console, guarantee(report))
-
-
-def _say(console: Console, text: str) -> None:
-    """One line, as it is."""
-    from harness.terminal import printable
-
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        say(console, f"written: {', '.join(map(str, call.outputs().values()))}")
+    say(console, guarantee(report))
 
 
 def guarantee(report: Report) -> str:
@@ -267,28 +218,13 @@ def _write(report: Report, call: Call) -> None:
     from harness.html import write_html
     from harness.junit import write_junit
 
-    with _unwritable_is_wrong():
+    with unwritable_is_wrong():
         if call.json is not None:
             report.to_json(call.json)
         if call.junit is not None:
             write_junit(report, call.junit, strict=call.strict)
         if call.html is not None:
             write_html([report], call.html)
-
-
-@contextmanager
-def _unwritable_is_wrong() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CallError(str(error)) from None
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=120)
 
 
 # ---------------------------------------------------------------------------------------- the other commands
@@ -304,14 +240,14 @@ def report(paths: Sequence[Path], html: Path | None) -> int:
         reports = [read(path) for path in paths]
     except ValueError as error:
         raise CallError(str(error)) from None
-    console = _console()
-    _check_outputs({} if html is None else {"--html": html}, paths)
+    console = new_console()
+    check_outputs({} if html is None else {"--html": html}, paths)
     for each in reports:
         show(each, console)
     if html is not None:
-        with _unwritable_is_wrong():
+        with unwritable_is_wrong():
             write_html(reports, html)
-        _say(console, f"written: {html}")
+        say(console, f"written: {html}")
     return 0 if all(each.passed for each in reports) else 1
 
 
@@ -321,7 +257,7 @@ def verify(path: Path, timeout: float = DEFAULT_TIMEOUT) -> int:
 
     if not 0 < timeout < math.inf:
         raise CallError(f"--timeout is {timeout}: give a number of seconds above 0")
-    with _stoppable() as stop, Display(_console(stderr=True)) as display:
+    with stoppable() as stop, Display(new_console(stderr=True)) as display:
         display.say(f"making a part of {path} again")
         with Processes(timeout=timeout, stop=stop, tick=display.tick) as processes:
             from harness.verify import verify as verified  # imports torch here while the server does so there
@@ -330,9 +266,9 @@ def verify(path: Path, timeout: float = DEFAULT_TIMEOUT) -> int:
                 outcome = verified(path, processes=processes, watcher=display)
             except ValueError as error:
                 raise CallError(str(error)) from None
-    console = _console()
+    console = new_console()
     for line in str(outcome).splitlines():
-        _say(console, line)
+        say(console, line)
     return outcome.status
 
 
@@ -346,7 +282,7 @@ def selftest(only: Sequence[str], seeds: int | None, workers: int, json_path: Pa
         raise CallError(f"--seeds is {seeds}: give a number above 0")
     if merge and json_path is None:
         raise CallError("--merge joins rows to those of a file: name it with --json FILE")
-    _check_outputs({} if json_path is None else {"--json": json_path})
+    check_outputs({} if json_path is None else {"--json": json_path})
     try:
         return run_selftest(only=tuple(only), seeds=seeds, workers=workers, json_path=json_path, merge=merge)
     except ValueError as error:

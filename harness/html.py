@@ -62,8 +62,8 @@ def render(reports: Report | Sequence[Report]) -> str:
         lstrip_blocks=True,
     )
     jinja.filters["power"] = lambda number: Markup(_power(number))
-    style = _asset("report.css")
-    script = _asset("plots.js") + _asset("report.js")
+    style = asset("report.css")
+    script = asset("plots.js") + asset("report.js")
     rows = matrix_rows(reports)
     checks = _checks(reports)
     page = jinja.get_template("report.html").render(
@@ -77,8 +77,8 @@ def render(reports: Report | Sequence[Report]) -> str:
         address=address,
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=hash_of(style),
+        script_hash=hash_of(script),
         data=Markup(safe_json(_data(reports, rows))),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a model's name has no UTF-8
@@ -237,11 +237,11 @@ def _power(number: float) -> str:
     return f"10<sup>{int(exponent)}</sup>".replace("-", "−") if float(digits) == 1 else f"{number:.3g}"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
     """The source expression of a content-security policy that admits exactly this text."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"
 

@@ -112,7 +112,7 @@ def _listed(spec: str, heard: dict[str, object], ending: Ending, processes: Work
     models = heard.get("models")
     if isinstance(models, list) and not ending.cause:
         return [Listed(str(name), str(item)) for name, item in models]
-    return [Listed(spec, spec, _trouble(heard.get("raised"), ending, processes, "while being imported"))]
+    return [Listed(spec, spec, trouble_at_end(heard.get("raised"), ending, processes, "while being imported"))]
 
 
 def _distinct(listed: Sequence[Listed]) -> tuple[Listed, ...]:
@@ -201,7 +201,7 @@ class _Table:
 
     def end(self, ending: Ending, processes: Workforce) -> None:
         """The child is gone: what it did not say is filled in."""
-        self.close(_trouble(self.raised, ending, processes, self._doing()))
+        self.close(trouble_at_end(self.raised, ending, processes, self._doing()))
 
     def _doing(self) -> str:
         stages = {"": "while being started", "import": "while being imported", "build": "while being built"}
@@ -238,7 +238,7 @@ def _every_check(only: tuple[str, ...], alpha: float) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------- why a child ended
 
 
-def _trouble(said: object, ending: Ending, processes: Workforce, doing: str) -> Raised:
+def trouble_at_end(said: object, ending: Ending, processes: Workforce, doing: str) -> Raised:
     """The end of a child in one sentence, with the last thing that it printed."""
     if isinstance(said, dict):
         kind, message, trace = (str(said.get(key, ""))[:4000] for key in ("kind", "message", "trace"))

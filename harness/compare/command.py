@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.commands import (
+from harness.calls import (
     INTERRUPTED,
-    _check_outputs,
-    _check_workers,
-    _console,
-    _say,
-    _stoppable,
-    _unwritable_is_wrong,
-    _workforce,
+    check_outputs,
+    check_workers,
+    new_console,
+    say,
+    stoppable,
+    unwritable_is_wrong,
+    workforce,
 )
 from harness.compare import board as boards
 from harness.compare.table import Row
@@ -29,7 +29,7 @@ from harness.display import Display
 from harness.effort import EFFORTS, effort_named
 from harness.errors import CallError, InterruptedRunError
 from harness.evidence import Raised, Record, Verdict
-from harness.isolate import Workforce, _trouble
+from harness.isolate import Workforce, trouble_at_end
 from harness.processes import Ending, Message
 from harness.report import versions
 from harness.resolve import SpecError
@@ -75,11 +75,11 @@ def compare(call: Call) -> int:
     from harness.compare.show import show
 
     _validate(call)
-    _check_outputs(call.outputs())
+    check_outputs(call.outputs())
     with (
-        _stoppable() as stop,
-        Display(_console(stderr=True)) as display,
-        _workforce(
+        stoppable() as stop,
+        Display(new_console(stderr=True)) as display,
+        workforce(
             call,
             # A fit of somebody else's gives no sign of life while it takes its budget.
             timeout=call.timeout + call.budget,
@@ -101,7 +101,7 @@ def compare(call: Call) -> int:
         measured, interrupted = _measured(processes, todo, call, display, data, run, key)
     specs = {model.spec for model in models}
     rows = [row for row in kept if row["spec"] in specs] + measured
-    with _unwritable_is_wrong():
+    with unwritable_is_wrong():
         if call.json is not None:
             table = boards.enter(call.json, rows, data, run, fresh=False)
         else:
@@ -110,10 +110,10 @@ def compare(call: Call) -> int:
             from harness.compare.page import write_page
 
             write_page(table, call.html)
-    console = _console()
+    console = new_console()
     show(table, console)
     if call.outputs():
-        _say(console, f"written: {', '.join(map(str, call.outputs().values()))}")
+        say(console, f"written: {', '.join(map(str, call.outputs().values()))}")
     if interrupted:
         console.print("interrupted: the same call goes on from what was finished", style="bold magenta")
         return INTERRUPTED
@@ -136,7 +136,7 @@ def _validate(call: Call) -> None:
             raise CallError(f"--{option} is {getattr(call, option)}: give a number above 0")
     if not 0 < call.alpha < 1:
         raise CallError(f"--alpha is {call.alpha}: give a probability between 0 and 1, such as 1e-6")
-    _check_workers(call)
+    check_workers(call)
 
 
 def _run(call: Call) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _data(processes: Workforce, call: Call) -> dict[str, Any]:
     if "refused" in said:
         raise CallError(said["refused"])
     if "data" not in said:
-        trouble = _trouble(said.get("raised"), ending, processes, "while the data was read")
+        trouble = trouble_at_end(said.get("raised"), ending, processes, "while the data was read")
         raise CallError(f"--data {call.data}: {trouble.kind}: {trouble.message}")
     return dict(said["data"])
 
@@ -192,7 +192,7 @@ def _models(processes: Workforce, call: Call) -> list[Model]:
         elif "refused" in said:
             listed.append(Model(spec, spec, said["refused"]))
         else:
-            trouble = _trouble(said.get("raised"), ending, processes, "while being imported")
+            trouble = trouble_at_end(said.get("raised"), ending, processes, "while being imported")
             listed.append(Model(spec, spec, f"{trouble.kind}: {trouble.message}"))
     if all(model.trouble for model in listed):
         raise SpecError(listed[0].trouble)
@@ -237,7 +237,7 @@ class _Making:
         """The finished row."""
         trouble = self.model.trouble or self.parts.pop("trouble", "")
         if not trouble and ending is not None and (ending.cause or self.raised):
-            end: Raised = _trouble(self.raised, ending, processes, f"during {self.stage or 'its start'}")
+            end: Raised = trouble_at_end(self.raised, ending, processes, f"during {self.stage or 'its start'}")
             trouble = f"{end.kind}: {end.message}"
             if self.failed:
                 first = self.failed[0]
@@ -268,7 +268,7 @@ def _measured(
     def keep(new: Sequence[Row]) -> None:
         nonlocal first
         if call.json is not None and new:
-            with _unwritable_is_wrong():
+            with unwritable_is_wrong():
                 boards.enter(call.json, new, data, run, fresh=first)
             first = False
 

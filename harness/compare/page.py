@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare.board import Board
-from harness.html import TEMPLATES, _asset, _hash, safe_json
+from harness.html import TEMPLATES, asset, hash_of, safe_json
 from harness.store import plain, write_text
 
 HEADS = (
@@ -48,8 +48,8 @@ def render(board: Board) -> str:
         lstrip_blocks=True,
     )
     jinja.filters["figure"] = lambda number: f"{number:.3g}"
-    style = _asset("compare.css")
-    script = _asset("plots.js") + _asset("compare.js")
+    style = asset("compare.css")
+    script = asset("plots.js") + asset("compare.js")
     rows = board["rows"]
     page = jinja.get_template("compare.html").render(
         data=board["data"],
@@ -60,8 +60,8 @@ def render(board: Board) -> str:
         below=[row for row in rows if row["rank"] is None],
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=hash_of(style),
+        script_hash=hash_of(script),
         payload=Markup(safe_json({"rows": [_shown(row) for row in rows]})),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a model's name has no UTF-8
