@@ -301,9 +301,11 @@ def test_cuda_without_cuda_does_not_apply():
         models.LogProb().setup("discrete.coin", 16, "float32", "cuda")
 
 
-def test_a_step_of_training_changes_the_parameters():
+@pytest.mark.parametrize("name", ["made.labelled_bits", "conv_net.six_by_six", "palette.learnt_inpainting"])
+def test_a_step_of_training_changes_the_parameters(name):
+    """Of a model with labels, of a classifier, and of one that only fills in: the last two draw no events."""
     benchmark = models.Train()
-    benchmark.setup("made.labelled_bits", 16, "float32", "cpu")
+    benchmark.setup(name, 16, "float32", "cpu")
     before = [p.detach().clone() for p in benchmark.net.parameters()]
     benchmark.step(benchmark.fresh(0))
     assert any(not torch.equal(a, b) for a, b in zip(before, benchmark.net.parameters(), strict=True))

@@ -125,11 +125,22 @@ class Train:
         if not isinstance(self.net, nn.Module) or not hasattr(self.net, "loss"):
             raise NotImplementedError(f"{name} has no loss")
         self.net = self.net.to(device, getattr(torch, dtype)).train()
-        with torch.no_grad():
-            self.x = adapt(self.net, name, device).sample(4 * rows, generator=self.stream("draws"))
+        self.x = self.events(name, 4 * rows)
         self.labelled = "y" in inspect.signature(self.net.loss).parameters
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=1e-4)
         self.rows, self.device = rows, device
+
+    def events(self, name: str, n: int) -> Tensor:
+        """Draws of the model; standard normal numbers where it draws no events, as a step takes as long on those."""
+        model = adapt(self.net, name, next(self.net.parameters()).device)
+        if model.can("sample"):
+            with torch.no_grad():
+                return model.sample(n, generator=self.stream("draws"))
+        shape = model.event_shape or model.given_shape or getattr(self.net, "event_shape", None)
+        if shape is None:
+            raise NotImplementedError(f"{name} has a loss, but nobody says of events of which shape")
+        like = next(self.net.parameters())
+        return torch.randn(n, *shape, generator=self.stream("draws"), dtype=like.dtype, device=like.device)
 
     def stream(self, *names: str | int) -> torch.Generator:
         return generator(SEED, "asv", *names, device=next(self.net.parameters()).device)
