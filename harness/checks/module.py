@@ -220,8 +220,8 @@ def _stale(subject: Subject) -> Exact:
 
     Results that are kept in evaluation mode are dropped by train(), as a rule; loading must drop them too.
     """
-    (asked, _), (fresh, _) = _evaluated(subject), _evaluated(subject)
-    states = [{**part.state_dict(), **_nudged(part, subject.seed_for("nudge"))} for part in asked.parts]
+    (asked, _), (fresh, _), other = _evaluated(subject), _evaluated(subject), copied(subject)
+    states = [_nudged(part, subject.seed_for("nudge")) for part in other.parts]
     fresh.train(True)
     for copy in (fresh, asked):
         _load(copy, states)
@@ -232,13 +232,16 @@ def _stale(subject: Subject) -> Exact:
     return _same(said[1], said[0], "loaded into a model that had been asked before: a result was kept")
 
 
+@torch.no_grad()
 def _nudged(part: nn.Module, seed: int) -> dict[str, Tensor]:
-    """The parameters, each number of them a little larger or smaller."""
+    """Its state with each number of the parameters a little larger or smaller, shared with no copy.
+
+    A parameter of two names is moved once: the state says the same under both.
+    """
     source = torch.Generator().manual_seed(seed)
-    return {
-        name: p.detach() * (1 + NUDGE * (2 * torch.rand(p.shape, generator=source) - 1)).to(p)
-        for name, p in part.named_parameters()
-    }
+    for p in part.parameters():
+        p.mul_((1 + NUDGE * (2 * torch.rand(p.shape, generator=source) - 1)).to(p))
+    return _through_a_file(part)
 
 
 # Devices and dtypes

@@ -302,7 +302,8 @@ def _bytes(value: Any) -> bytes:
 def _numbers_in(thing: Any, depth: int = 3) -> dict[str, Any]:
     """The tensors and arrays that an object holds, by name: those of a module, or those in its attributes."""
     if isinstance(thing, nn.Module):
-        return dict(thing.state_dict())
+        state = thing.state_dict()  # in which a module may put more than numbers
+        return {name: value for name, value in state.items() if isinstance(value, Tensor | np.ndarray)}
     if depth == 0 or isinstance(thing, type) or not hasattr(thing, "__dict__"):
         return {}
     found: dict[str, Any] = {}

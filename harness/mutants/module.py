@@ -254,6 +254,31 @@ class Unsaved(Diagonal):
         return super().load_state_dict(state, strict=False, assign=assign)
 
 
+class Tied(Diagonal):
+    """Two names for one part, as tied weights have; and a state that is more than tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(self.first.weight, 0.5)
+        self.power = 2.0
+
+    def shift(self) -> Tensor:
+        return self.power * self.second.weight.squeeze()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return super().log_prob(x - self.shift())
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        return super().draw(n, generator) + self.shift()
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"power": self.power}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.power = state["power"]
+
+
 class Constant(Diagonal):
     """A constant that the constructor makes anew is no state: a buffer that is not persistent."""
 
@@ -345,6 +370,8 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     _near(Reparameterised, "rsample() with a graph", "module.sample_without_graph"),
     _near(CachedWell, "the cache is dropped by loading", "module.saved_and_loaded"),
     _near(KeptWithGraph, "the cache has a graph, and is dropped by loading", "module.saved_and_loaded"),
+    _near(Tied, "one part has two names, and the state a dictionary", "module.saved_and_loaded"),
+    _near(Tied, "one part has two names, and the state a dictionary", "log_prob.leaves_model_unchanged"),
     _near(Constant, "a constant that is not persistent", "module.saved_and_loaded"),
     _near(TakenAlong, "plain tensors brought along, or without axes", "module.moves_to_device"),
     _near(Float32Only, "refuses float64", "module.same_in_float64"),
