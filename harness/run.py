@@ -315,6 +315,8 @@ def with_precision(record: Record, model: Model, planned: Planned, settings: Set
         again = list(examine(wide, [replace(planned, blocked_by=())], settings))
     except Exception:
         return record
+    if again and again[-1].verdict is not Verdict.PASS and _unit(again[-1]) != _unit(record):
+        return record  # a check of several parts found another one: neither is the other's rounding
     if again and again[-1].verdict in (Verdict.PASS, Verdict.INCONCLUSIVE):
         note = " It goes away in float64: a limit of the arithmetic, not of the formula."
     elif again and _fades(record, again[-1]):
@@ -322,6 +324,11 @@ def with_precision(record: Record, model: Model, planned: Planned, settings: Set
     else:
         return record
     return replace(record, label="precision", message=record.message + "." + note)
+
+
+def _unit(record: Record) -> str:
+    """In which unit its error or estimate is; empty where there is none."""
+    return str(getattr(record.evidence, "unit", ""))
 
 
 def _fades(narrow: Record, wide: Record) -> bool:

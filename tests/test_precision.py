@@ -33,3 +33,21 @@ def test_an_error_of_the_formula_is_not_labelled(dtype):
     (record,) = report.failures
     assert record.verdict is Verdict.FAIL
     assert record.label == ""
+
+
+def test_what_is_found_in_another_unit_is_no_rounding_of_the_first():
+    """A law that keeps its scale: the copy in float64 has lost the graph by which it was told from a constant."""
+
+    class Keeps(torch.nn.Module):
+        event_shape = (2,)
+
+        def __init__(self):
+            super().__init__()
+            self.log_scale = torch.nn.Parameter(torch.tensor([0.1, 0.2]))
+            self.law = torch.distributions.Normal(0.0, self.log_scale.exp())
+
+        def log_prob(self, x):
+            return self.law.log_prob(x).sum(1)
+
+    (record,) = check_model(Keeps(), only=["module.saved_and_loaded"], effort="quick").failures
+    assert (record.check, record.label) == ("module.saved_and_loaded", "")
