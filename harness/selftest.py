@@ -25,13 +25,15 @@ from rich.console import Console
 
 from harness.adapters import adapt
 from harness.checks import CHECKS
+from harness.checks.law import Check
 from harness.effort import FALSE_ALARM_BUDGET, Settings, effort_named
 from harness.errors import InterruptedRunError
 from harness.evidence import Record, Verdict
 from harness.model import Model
 from harness.mutants import MUTANTS, NEAR_MISSES, mutated
+from harness.mutants.mutant import Mutant, NearMiss
 from harness.mutants.planted import PLANTED, Lattice, TwoModes
-from harness.plan import plan, select
+from harness.plan import plan
 from harness.run import examine
 from harness.selftest_rows import Row, cpus, merged, read, write
 
@@ -120,28 +122,30 @@ def _run(case: Case, seed: int) -> tuple[str, int]:
             planted = next(p for p in PLANTED if p.name == case.mutant)
             model = planted.broken(case.model, case.dimension, case.scale)
             assert model is not None
-            return _first_failure(model, case, seed, ())
+            return _first_failure(model, case, seed)
         case "mutant":
             mutant = next(m for m in MUTANTS if (m.name, m.check) == (case.mutant, case.law))
-            return _first_failure(
-                mutated(adapt(mutant.base()), mutant.change, mutant.name), case, seed, (mutant.check,), mutant.check
-            )
+            return _first_failure(_changed(mutant), case, seed, _alone(mutant))
         case "near miss":
             near = next(m for m in NEAR_MISSES if (m.name, m.check) == (case.mutant, case.law))
-            return _first_failure(
-                mutated(adapt(near.base()), near.change, near.name), case, seed, (near.check,), near.check
-            )
-    return _first_failure(adapt(CORRECT[case.model](), case.model), case, seed, ())
+            return _first_failure(_changed(near), case, seed, _alone(near))
+    return _first_failure(adapt(CORRECT[case.model](), case.model), case, seed)
 
 
-def _first_failure(model: Model, case: Case, seed: int, only: Sequence[str], which: str = "") -> tuple[str, int]:
-    """Examine until the first FAIL or ERROR (of the check `which`, if given), and say after how many draws.
+def _changed(change: Mutant | NearMiss) -> Model:
+    return mutated(adapt(change.base()), change.change, change.name)
 
-    Nothing found is an empty name.
-    """
-    planned = plan(model, select(CHECKS, only), case.alpha)
+
+def _alone(change: Mutant | NearMiss) -> tuple[Check, ...]:
+    """The check that the change was made for, without those before it, which may find the defect first."""
+    return tuple(check for check in CHECKS if check.id == change.check)
+
+
+def _first_failure(model: Model, case: Case, seed: int, checks: Sequence[Check] = CHECKS) -> tuple[str, int]:
+    """Examine until the first FAIL or ERROR, and say after how many draws. Nothing found is an empty name."""
+    planned = plan(model, checks, case.alpha)
     for record in examine(model, planned, Settings(effort_named(case.effort), seed)):
-        if record.verdict in (Verdict.FAIL, Verdict.ERROR) and which in ("", record.check):
+        if record.verdict in (Verdict.FAIL, Verdict.ERROR):
             return record.check, draws_used(record)
     return "", 0
 
