@@ -1,4 +1,5 @@
-# `make demo` and `make test` work on a fresh machine with Python 3.11, pip and make; `make clean` removes .venv.
+# `make demo`, `make test` and `make bench` work on a fresh machine with Python 3.11, pip and make; `make clean` removes
+# .venv.
 
 # The first of these that is 3.11 or newer.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python python3.12 python3.13,$(shell \
@@ -6,7 +7,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python python3.12 python3.1
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m suites.demo
@@ -16,6 +17,9 @@ test: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest -n 2 -q
+
+bench: $(VENV)/.test
+	$(VENV)/bin/python -m suites.history
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer is on the PATH: install one, or give make PYTHON=..."; exit 1; }
