@@ -98,6 +98,33 @@ def sklearn_kernel_density() -> Any:
     return KernelDensity(bandwidth=0.5, metric="manhattan").fit(data)
 
 
+def nflows_cached() -> Any:
+    """What was worked out from the weights in evaluation mode is kept when others are loaded."""
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow
+    from nflows.transforms import LULinear
+
+    return Flow(LULinear(3, using_cache=True), StandardNormal([3])).eval()
+
+
+def nflows_naive() -> Any:
+    """inverse() calls a function that torch has no longer."""
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow
+    from nflows.transforms import NaiveLinear
+
+    torch.manual_seed(0)
+    return Flow(NaiveLinear(3), StandardNormal([3])).eval()
+
+
+def zuko_gaussianization() -> Any:
+    """Each layer maps onto (-4.889, 4.889) only: mass is lost between layers, and draws pile up at -10 and 10."""
+    from zuko.flows import GF
+
+    torch.manual_seed(0)
+    return GF(2)
+
+
 all = {  # what `harness check suites.findings:all` reads
     "torch.LKJCholesky(3)": lkj_cholesky,
     "torch.Multinomial": multinomial,
@@ -114,4 +141,7 @@ all = {  # what `harness check suites.findings:all` reads
     "scipy.poisson(3, loc=0.5)": scipy_poisson_shifted,
     "scipy.kappa4(-0.1, 0.1)": scipy_kappa4,
     "sklearn.KernelDensity (manhattan)": sklearn_kernel_density,
+    "nflows.LULinear (cached)": nflows_cached,
+    "nflows.NaiveLinear": nflows_naive,
+    "zuko.GF(2)": zuko_gaussianization,
 }
