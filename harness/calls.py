@@ -40,13 +40,19 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Sequence[Path] = ()) -> N
     """Refuse, before a long run, what could not be written after it."""
     from harness.store import check_writable
 
-    taken = {path.resolve(): str(path) for path in inputs}
+    taken = {path.resolve(): f"{path}, which is read" for path in inputs}
     for option, path in outputs.items():
         if path.resolve() in taken:
             raise CallError(f"{option} {path} would overwrite {taken[path.resolve()]}: name another file")
         taken[path.resolve()] = f"what {option} writes"
         with unwritable_is_wrong():
             check_writable(path)
+
+
+def files_of(specs: Sequence[str]) -> list[Path]:
+    """The files that SPECs name: what a run reads, and must not write over."""
+    named = (Path(spec.rpartition(".py:")[0] + ".py") for spec in specs if ".py:" in spec)
+    return [path for path in named if path.is_file()]
 
 
 @contextmanager

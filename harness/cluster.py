@@ -35,6 +35,20 @@ GPU = {"GPU": 1}
 Said = tuple[list[Message], Ending | None]
 
 
+def _check_address(address: str) -> None:
+    """Refuse what is no address before a client waits for it. CallError with one line that names the form."""
+    from distributed.comm import get_address_host_port
+
+    if address.startswith(("ucx://", "inproc://")):  # of which only the client can tell
+        return
+    try:
+        _, port = get_address_host_port(address)
+        if not 0 < port < 2**16:
+            raise ValueError(f"there is no port {port}")
+    except ValueError as error:
+        raise CallError(f"--scheduler {address!r} is no address ({error}): give one such as tcp://host:8786") from None
+
+
 class Cluster:
     """The workers of the Dask scheduler at an address. CallError when they cannot do the work.
 
@@ -59,6 +73,7 @@ class Cluster:
             raise CallError("--scheduler needs Dask: pip install 'genharness[cluster]'") from None
         for name in ("distributed", "distributed.client", "distributed.core", "distributed.comm"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said in our words
+        _check_address(self.address)
         try:
             self._client = Client(self.address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:

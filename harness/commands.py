@@ -20,6 +20,7 @@ from harness.calls import (
     INTERRUPTED,
     check_outputs,
     check_workers,
+    files_of,
     new_console,
     say,
     stoppable,
@@ -73,7 +74,7 @@ def check(specs: Sequence[str], given: Mapping[str, Any]) -> int:
     read = None if specs else config.load(Path(config.FILE))
     call = Call(tuple(specs) if read is None else read.models, **{**_plain(read), **given})
     _validate(call)
-    check_outputs(call.outputs())
+    check_outputs(call.outputs(), files_of(call.specs))
     status, _ = run(call, {} if read is None else read.expected_failures)
     return status
 

@@ -264,6 +264,27 @@ def test_a_report_does_not_overwrite_its_result(tmp_path, capsys):
     assert stored.read_text() == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "model.py:Model", "--json", "model.py"],
+        ["bench", "model.py:Model", "--json", "./model.py"],
+        ["bench", "model.py:Model", "--data", "x.npy", "--json", "x.npy"],
+        ["compare", "model.py:Model[0]", "--data", "x.npy", "--fresh", "--json", "model.py"],
+        ["compare", "model.py:Model", "--data", "x.npy", "--html", "x.npy"],
+        ["regressions", "history", "--json", "history/machine/run.json"],
+    ],
+)
+def test_no_output_is_written_over_what_the_call_reads(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "history" / "machine").mkdir(parents=True)
+    files = [tmp_path / name for name in ("model.py", "x.npy", "history/machine/run.json")]
+    for file in files:
+        file.write_text("mine")
+    assert_refused(arguments, "which is read: name another file", capsys)
+    assert [file.read_text() for file in files] == ["mine"] * 3
+
+
 def test_explaining_an_unknown_check_suggests_a_close_one(capsys):
     assert_refused(["explain", "density.bridge_mas"], "did you mean 'density.bridge_mass'", capsys)
 

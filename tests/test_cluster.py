@@ -160,6 +160,12 @@ def test_calls_that_cannot_work_say_why(address, monkeypatch, tmp_path):
         Cluster(address).__enter__()
 
 
+@pytest.mark.parametrize("address", ["here", "foo://bar:1", "tcp://host:port", "tcp://host:0", "tcp://host:99999"])
+def test_what_is_no_address_is_refused_before_anything_waits_for_it(address):
+    with pytest.raises(CallError, match=r"is no address.*give one such as"):
+        Cluster(address).__enter__()
+
+
 def test_dask_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(CallError, match=r"genharness\[cluster\]"):

@@ -113,12 +113,9 @@ def _validate(call: Call) -> None:
     if call.data is not None and not call.data.is_file():
         raise CallError(f"--data {call.data} is no file: give a .npy or .pt file of events")
     if call.json is not None:
-        from harness.store import check_writable
+        from harness.calls import check_outputs, files_of
 
-        try:
-            check_writable(call.json)
-        except OSError as error:
-            raise CallError(str(error)) from None
+        check_outputs({"--json": call.json}, [*([call.data] if call.data else []), *files_of(call.specs)])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ are never those of the repetition before. Outputs are inspected after each turn:
 
 from __future__ import annotations
 
+import pickle
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,9 +132,11 @@ def read_events(file: str) -> Tensor:
 
             x = torch.from_numpy(np.load(file, allow_pickle=False))
         else:
-            x = torch.load(file, weights_only=True)
+            x = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose text advises to trust the file
+        raise SpecError(f"--data {file} is damaged, or holds more than a tensor: give a .npy or .pt file") from None
     except Exception as error:  # numpy and torch have many words for a file that is none of theirs
         raise SpecError(f"--data {file} cannot be read ({one_line(error)}): give a .npy or .pt file") from None
-    if not isinstance(x, Tensor) or x.ndim == 0 or len(x) < 2:
+    if not isinstance(x, Tensor) or x.layout is not torch.strided or x.ndim == 0 or len(x) < 2:
         raise SpecError(f"--data {file} holds no rows of events: give one array [n, *event], n 2 or more")
     return x

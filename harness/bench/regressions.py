@@ -22,12 +22,10 @@ def regressions(
 ) -> int:
     """Show what the history says, write it down, and leave with 1 where something got worse and still is."""
     if json_path is not None:
-        from harness.store import check_writable, write_text
+        from harness.calls import check_outputs
+        from harness.store import write_text
 
-        try:
-            check_writable(json_path)
-        except OSError as error:
-            raise CallError(str(error)) from None
+        check_outputs({"--json": json_path}, [folder / "benchmarks.json", *folder.glob("*/*.json")])
     try:
         history = read(folder)
         judgement = judged(history, alpha)

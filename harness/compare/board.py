@@ -58,26 +58,39 @@ def read(path: Path) -> Board:
         raise CallError(f"{path} is no leaderboard of `harness compare`: {HINT}")
     if board.get("schema_version") != SCHEMA_VERSION:
         raise CallError(f"{path} has schema version {board.get('schema_version')!r}, not {SCHEMA_VERSION!r}: {HINT}")
+    try:
+        board["data"]["fingerprint"]
+        judged(board["rows"], board["data"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CallError(f"{path} is damaged ({type(error).__name__}: {error}): {HINT}") from None
     return board
 
 
 def kept_rows(path: Path | None, data: Mapping[str, Any], key: str) -> list[Row]:
-    """Rows of the file that were made alike, on the same data. CallError for a file about other data."""
+    """Rows of the file that were made alike, on the same data. CallError for a file about other data.
+
+    A row with a trouble is none of them: it is made again, since a library may be there by now, or a bug repaired.
+    """
     if path is None or not path.exists():
         return []
+    return [row for row in _about(path, data)["rows"] if row.get("key") == key and not row.get("trouble")]
+
+
+def _about(path: Path, data: Mapping[str, Any]) -> Board:
+    """The leaderboard in a file, which has to be about that data."""
     board = read(path)
-    if board["data"].get("fingerprint") != data["fingerprint"]:
+    if board["data"]["fingerprint"] != data["fingerprint"]:
         raise CallError(f"{path} is about other data ({board['data'].get('name')}, or another split): {HINT}")
-    return [row for row in board["rows"] if row.get("key") == key]
+    return board
 
 
 def enter(path: Path, new: Sequence[Row], data: Mapping[str, Any], run: Mapping[str, Any], *, fresh: bool) -> Board:
     """Add the rows to the file, in place of those of the same SPEC; with `fresh` what it held is dropped first.
 
-    OSError with one line that names the fix where the file cannot be written.
+    OSError with one line that names the fix where the file cannot be written; CallError where it is about other data.
     """
     with _locked(path):
-        old = [] if fresh or not path.exists() else read(path)["rows"]
+        old = [] if fresh or not path.exists() else _about(path, data)["rows"]
         specs = {row["spec"] for row in new}
         board = board_of([*(row for row in old if row["spec"] not in specs), *new], data, run)
         write_text(path, dumps(board))

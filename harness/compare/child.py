@@ -74,6 +74,7 @@ def _row(request: dict[str, Any], send: Send) -> None:
     send(part={"training": _training(entry), "preprocessing": entry.view.how, "machine": _machine(entry.trained.thing)})
     model = adapt(entry.trained.thing, name)
     dtype = rows_dtype(entry.trained.thing)
+    tell("test", 0)
     points = test_points(model, entry.view, dtype, seed, lambda n: tell("test", n))
     if points.trouble:
         send(part={"meaning": points.meaning, "trouble": points.trouble})

@@ -57,6 +57,8 @@ def compare(
 
     Each is trained, examined, asked for the log-density of every test row, and timed, in a process of its own: one that
     is missing, hangs or crashes costs its own row. Models whose NLL the test rows cannot tell apart are shown as ties.
+
+    Exit status: 0 every model is ranked; 1 some are below the line; 2 the call was wrong; 130 interrupted.
     """
     from harness.compare.command import Call
     from harness.compare.command import compare as run

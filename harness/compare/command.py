@@ -17,6 +17,7 @@ from harness.calls import (
     INTERRUPTED,
     check_outputs,
     check_workers,
+    files_of,
     new_console,
     say,
     stoppable,
@@ -75,7 +76,7 @@ def compare(call: Call) -> int:
     from harness.compare.show import show
 
     _validate(call)
-    check_outputs(call.outputs())
+    check_outputs(call.outputs(), [Path(call.data), *files_of(call.specs)])
     with (
         stoppable() as stop,
         Display(new_console(stderr=True)) as display,

@@ -137,8 +137,8 @@ def made(name: str, found: object, seed: int) -> Dataset:
     levels = None
     if discrete:
         levels = tuple(int(k) + 1 for k in torch.cat(rows).amax(0).clamp_min(1).tolist())
-    elif bool((rows[0].std(0) == 0).any()):
-        j = int((rows[0].std(0) == 0).nonzero()[0])
+    elif bool((same := rows[0].amin(0) == rows[0].amax(0)).any()):  # a deviation of equal numbers is rounded, not 0
+        j = int(same.nonzero()[0])
         raise DataError(f"{name}: column {j} is constant, where a density has no bound: leave that column out")
     image = facts.get("image") or (tuple(parts[0].shape[1:]) if parts[0].dim() == 3 else None)
     frontier = facts.get("frontier")
@@ -210,9 +210,11 @@ def _rows(name: str, part: Tensor, discrete: bool) -> Tensor:
     if part.is_complex():
         raise DataError(f"{name}: its numbers are complex: give real ones")
     rows = part.reshape(len(part), math.prod(part.shape[1:]))
+    if not rows.shape[1]:
+        raise DataError(f"{name}: its rows have no columns: give numbers")
     bad = int((~rows.double().isfinite()).any(1).sum())
-    if bad or not rows.shape[1]:
-        raise DataError(f"{name}: {bad} of {len(rows)} rows hold NaN or infinity, or nothing: leave them out")
+    if bad:
+        raise DataError(f"{name}: {bad} of {len(rows)} rows of a split hold NaN or infinity: leave them out")
     if not discrete:
         return rows.double()
     states = rows.to(torch.int64)

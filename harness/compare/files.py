@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from harness.compare.data import SPLITS, SUFFIXES, DataError
 
+TENSORS_ALONE = "save a tensor, or a dict of tensors"
 ALIASES = {"val": "valid", "validation": "valid", "training": "train", "data": "x", "X": "x"}
 
 
@@ -59,16 +61,29 @@ def _numbers(path: Path, array: Any) -> Tensor:
         raise DataError(f"--data {path}: an array holds {array.dtype}, not numbers: write numbers")
     if array.dtype.kind in "bu":
         array = array.astype(np.int64)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # long doubles, of which torch knows nothing
+        array = array.astype(np.float64)
     return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
 
 
 def _pt(path: Path) -> dict[str, Tensor]:
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose text advises to trust the file
+        raise DataError(f"--data {path} is damaged, or holds more than tensors: {TENSORS_ALONE}") from None
     if isinstance(found, Tensor):
-        return {"x": found.detach()}
+        return {"x": _dense(found)}
     if isinstance(found, dict):
-        return {str(key): value.detach() for key, value in found.items() if isinstance(value, Tensor)}
-    raise DataError(f"--data {path}: it holds a {type(found).__name__}: save a tensor, or a dict of tensors")
+        return {str(key): _dense(value) for key, value in found.items() if isinstance(value, Tensor)}
+    raise DataError(f"--data {path}: it holds a {type(found).__name__}: {TENSORS_ALONE}")
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A plain tensor: no gradient, nothing sparse or quantised."""
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
 def _csv(path: Path) -> dict[str, Tensor]:
@@ -81,7 +96,7 @@ def _csv(path: Path) -> dict[str, Tensor]:
     width = len(lines[0])
     for number, line in enumerate(lines, 1):
         if len(line) != width or not _is_numeric(line):
-            raise DataError(f"--data {path}: row {number} does not hold {width} numbers: correct it, or leave it out")
+            raise DataError(f"--data {path}: row {number} does not hold {width} numbers between commas: correct it")
     whole = all(cell.strip().lstrip("+-").isdigit() for line in lines for cell in line)
     return {
         "x": torch.tensor([[float(c) for c in line] for line in lines], dtype=torch.float64).to(

@@ -247,11 +247,15 @@ def test_events_are_read_from_files(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((6, 2), np.float32))
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY and then nothing")
     np.save(tmp_path / "scalar.npy", np.float32(1.0))
+    torch.save(torch.zeros(6, 2).to_sparse(), tmp_path / "sparse.pt")
+    torch.save({"a function": print}, tmp_path / "trap.pt")
     worker.build(NAMES["Quick"], [], "", "cpu", "", 1)
     asked = {"do": "make_pool", "n": 4, "seed": 0, "file": str(tmp_path / "pool.pt")}
     assert worker.answer({**asked, "data": str(tmp_path / "x.npy")}) == {"shape": [6, 2]}
     assert "bad.npy" in worker.answer({**asked, "data": str(tmp_path / "bad.npy")})["refused"]
-    assert "no rows" in worker.answer({**asked, "data": str(tmp_path / "scalar.npy")})["refused"]
+    for name in ("scalar.npy", "sparse.pt"):
+        assert "no rows" in worker.answer({**asked, "data": str(tmp_path / name)})["refused"]
+    assert "more than a tensor" in worker.answer({**asked, "data": str(tmp_path / "trap.pt")})["refused"]
 
 
 # --------------------------------------------------------------------------------------------------- wrong calls

@@ -62,6 +62,39 @@ def test_a_file_about_other_data_is_refused(tmp_path):
         kept_rows(path, {**DATA, "fingerprint": "g"}, "k")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"data": 3},
+        {"data": {}},
+        {"rows": ["text"]},
+        {"rows": [{"key": "k"}]},
+        {"rows": [{**row("b"), "points": "text"}]},
+        {"rows": [{**row("b"), "certificate": 3}]},
+    ],
+)
+def test_a_file_whose_parts_are_of_another_form_is_damaged(tmp_path, damage):
+    path = tmp_path / "b.json"
+    board = enter(path, [row("a")], DATA, RUN, fresh=False)
+    path.write_text(json.dumps({**board, **damage}))
+    with pytest.raises(CallError, match=r"is damaged.*--fresh"):
+        kept_rows(path, DATA, "k")
+
+
+def test_a_run_on_other_data_at_the_same_time_does_not_mix_in(tmp_path):
+    path = tmp_path / "b.json"
+    enter(path, [row("a")], DATA, RUN, fresh=False)
+    with pytest.raises(CallError, match="about other data"):
+        enter(path, [row("b")], {**DATA, "fingerprint": "g"}, RUN, fresh=False)
+    assert [each["name"] for each in read(path)["rows"]] == ["a"]
+
+
+def test_a_row_with_a_trouble_is_made_again(tmp_path):
+    path = tmp_path / "b.json"
+    enter(path, [row("a"), {**row("b"), "trouble": "there is no module 'b'"}], DATA, RUN, fresh=False)
+    assert [each["name"] for each in kept_rows(path, DATA, "k")] == ["a"]
+
+
 def write_rows(path, names):
     for name in names:
         enter(path, [row(name)], DATA, RUN, fresh=False)

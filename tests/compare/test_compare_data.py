@@ -49,9 +49,18 @@ def test_nothing_in_a_file_is_unpickled(tmp_path):
     np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     torch.save(Trap(), tmp_path / "trap.pt")
     for name in ("trap.npy", "trap.pt"):
-        with pytest.raises(DataError, match="damaged"):
+        with pytest.raises(DataError, match="damaged") as refused:
             load(str(tmp_path / name), 0)
+        assert "weights_only" not in str(refused.value)  # torch's own text says how to trust the file
     assert not (tmp_path / "sprung").exists()
+
+
+def test_sparse_tensors_and_long_doubles_are_numbers_too(tmp_path):
+    x = table()
+    torch.save(x.to_sparse(), tmp_path / "s.pt")
+    np.save(tmp_path / "l.npy", x.numpy().astype(np.longdouble))
+    whole = made("x", x, 0).fingerprint()
+    assert load(str(tmp_path / "s.pt"), 0).fingerprint() == load(str(tmp_path / "l.npy"), 0).fingerprint() == whole
 
 
 def test_a_split_is_of_the_seed_and_leaves_out_no_row():
@@ -86,6 +95,8 @@ def test_integers_are_states_and_floats_are_not(tmp_path):
     [
         (torch.full((40, 2), -1), "states 0, 1, 2"),
         (torch.ones(40, 2), "column 0 is constant"),
+        (torch.full((40, 2), 0.1, dtype=torch.float64), "column 0 is constant"),  # its deviation is 1e-17, not 0
+        (torch.ones(40, 0), "no columns"),
         (torch.ones(4, 2), "too few to split"),
         (table().log(), "NaN or infinity"),
         ({"train": table(), "valid": table(20), "test": table(20, 3)}, "columns"),
