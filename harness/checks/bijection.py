@@ -25,6 +25,7 @@ from harness.checks.ends import (
     few,
     left_by_solver,
     size_of,
+    tried,
 )
 from harness.checks.law import Check, NotApplicable, exact, statistical
 from harness.checks.pairing import chosen_coordinates
@@ -63,7 +64,7 @@ def _round_trip(subject: Subject, start: Tensor, out: Map, back: Map) -> Exact:
         behind = ends.reach(back, far, size_of(far) + ahead)
         missing = ~returned.isfinite().all(1)
         for other in ends.around(far, ends.factor * ends.unit * size_of(far)):
-            missing = missing & ~back(other).isfinite().all(1)
+            missing = missing & ~tried(back, other, start).isfinite().all(1)
     told = ~flat & (missing | (behind.isfinite().all(1) & ahead.isfinite().all(1)))
     if not bool(told.any()):
         raise NotApplicable("no point is inside of the support by a step of the probes, with a slope there")

@@ -101,7 +101,7 @@ class Ends:
         here = function(points)
         most = torch.zeros_like(here)
         for other in self.around(points, h * size):
-            most = torch.maximum(most, (function(other) - here).abs() / h)  # NaN stays
+            most = torch.maximum(most, (tried(function, other, here) - here).abs() / h)  # NaN stays
         return most
 
     def around(self, points: Tensor, step: Tensor) -> Iterator[Tensor]:
@@ -114,6 +114,19 @@ class Ends:
 def size_of(points: Tensor) -> Tensor:
     """(n, d): |p| of each coordinate, and its mean over the rows, as it is by chance near 0 in some."""
     return points.abs() + points.abs().mean(0)
+
+
+def tried(function: Map, points: Tensor, like: Tensor) -> Tensor:
+    """function(points), of the shape of `like`; NaN in rows at which it raises, as some do outside of their support."""
+    try:
+        return function(points)
+    except Exception as refusal:
+        if out_of_memory(refusal):
+            raise
+        if len(points) > 1:
+            halves = zip(points.tensor_split(2), like.tensor_split(2), strict=True)
+            return torch.cat([tried(function, *half) for half in halves])
+        return torch.full_like(like, torch.nan)
 
 
 def answer(model: Model, name: str, events: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -223,3 +225,45 @@ def test_a_pass_of_maps_in_closed_form_excludes_all_but_rounding(law):
     assert record(pushed(3)(), law).bound < 1e-4
     off = mutated(adapt(pushed(3)()), edited("log_det", lambda value: value + 2e-3))
     assert record(off, law).verdict is Verdict.FAIL
+
+
+class Refusing:
+    """x = 1 / (1 + e^-4z), whose way back raises outside of (0, 1): probes beside draws near the ends lead there."""
+
+    event_shape = (2,)
+    support = torch.distributions.constraints.independent(torch.distributions.constraints.unit_interval, 1)
+
+    def base(self):
+        return Normal(2, torch.float32)
+
+    def forward(self, z):
+        return torch.sigmoid(4 * z)
+
+    def inverse(self, x):
+        if not ((x > 0) & (x < 1)).all():
+            raise ValueError("outside of (0, 1)")
+        return torch.logit(x) / 4
+
+    def log_det(self, z):
+        return (torch.nn.functional.logsigmoid(4 * z) + torch.nn.functional.logsigmoid(-4 * z) + math.log(4)).sum(1)
+
+    def log_prob(self, x):
+        inside = ((x > 0) & (x < 1)).all(1)
+        z = self.inverse(torch.where(inside[:, None], x, 0.5))
+        return torch.where(inside, self.base().log_prob(z) - self.log_det(z), -torch.inf)
+
+    def sample(self, n, *, generator):
+        return self.forward(self.base().sample(n, generator=generator))
+
+
+class RefusingWrongly(Refusing):
+    def log_det(self, z):
+        return super().log_det(z) - 0.01
+
+
+def test_an_inverse_may_refuse_what_is_beside_the_support():
+    records = alone(Refusing(), *IDS)
+    assert troubles(records) == {}
+    assert records["bijection.forward_undoes_inverse"].verdict is Verdict.PASS
+    assert records["bijection.log_det_is_jacobian"].verdict is Verdict.PASS
+    assert list(troubles(examined(RefusingWrongly(), "bijection"))) == ["bijection.log_det_is_jacobian"]
