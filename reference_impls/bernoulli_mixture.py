@@ -170,7 +170,7 @@ def expectation_maximisation(
     x, mixture = x.double(), start.to(x.device, torch.float64)
     log_joint = mixture.log_joint(x)  # (n, k)
     history = [_objective(mixture, log_joint, prior)]
-    if history[0] == -math.inf:
+    if bool((log_joint.amax(-1) == -math.inf).any()):
         raise ValueError("a draw has probability 0 under the start: start from a mixture that allows all draws")
     for _ in range(iterations):
         responsibility = log_joint.softmax(-1)  # (n, k)

@@ -6,6 +6,7 @@ are never those of the repetition before. Outputs are inspected after each turn:
 
 from __future__ import annotations
 
+import math
 import pickle
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -79,7 +80,8 @@ class Job:
         with torch.no_grad():
             if not fitted.can("log_prob"):
                 return fitted.sample(self.n, generator=self.fresh_generator(0))
-            return fitted.log_prob(self.pool[: self.n])
+            log_p = fitted.log_prob(self.pool[: self.n])
+        return log_p.where(log_p != -math.inf, 0.0)  # a law may rule out what the rows it was fitted to did not have
 
     def bytes(self, repetition: int) -> int:
         """Peak memory of one call."""

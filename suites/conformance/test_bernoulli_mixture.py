@@ -143,6 +143,13 @@ def test_em_never_loses(truth, prior, seed):
     assert (history.diff() >= -40 * 100 * EPS * size).all()
 
 
+def test_a_pixel_that_never_changes_is_smoothed_like_the_others():
+    """The start allows all draws, though the prior does not allow the start; q = (n x + prior) / (n + 2 prior)."""
+    x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    fitted = fit_bernoulli_mixture(x, 1, generator=generator(0), prior=1.0)
+    torch.testing.assert_close(fitted.probs[0], torch.tensor([4 / 5, 2 / 5], dtype=torch.float64))
+
+
 def test_one_component_is_the_mean():
     x = bernoulli_mixture.strokes(dtype=torch.float64).sample(200, generator=generator())
     fitted = fit_bernoulli_mixture(x, 1, generator=generator(1))
