@@ -16,7 +16,7 @@ from harness.checks.law import OTHER_MEASURE, Check, ExactCheck, NotApplicable, 
 from harness.draws import Draws
 from harness.effort import CONFIDENCE, Settings
 from harness.errors import out_of_memory
-from harness.evidence import Absent, Cell, Estimated, Evidence, Look, Raised, Record, Verdict
+from harness.evidence import Absent, Cell, Estimated, Evidence, Exact, Look, Raised, Record, Verdict
 from harness.judge import explain, judge
 from harness.model import Model
 from harness.plan import GATES, HAS_VOLUME, IN_COMMON, Planned
@@ -317,13 +317,20 @@ def with_precision(record: Record, model: Model, planned: Planned, settings: Set
         return record
     if again and again[-1].verdict is not Verdict.PASS and _unit(again[-1]) != _unit(record):
         return record  # a check of several parts found another one: neither is the other's rounding
-    if again and again[-1].verdict in (Verdict.PASS, Verdict.INCONCLUSIVE):
+    if again and gone(again[-1]):
         note = " It goes away in float64: a limit of the arithmetic, not of the formula."
     elif again and _fades(record, again[-1]):
         note = f" In float64 it is {again[-1].statistic:+.2g}: a limit of the arithmetic, not of the formula."
     else:
         return record
     return replace(record, label="precision", message=record.message + "." + note)
+
+
+def gone(wide: Record) -> bool:
+    """Does the law hold in float64, as far as can be seen? An oracle that did not converge has seen nothing."""
+    if isinstance(wide.evidence, Exact):
+        return wide.verdict is Verdict.PASS
+    return wide.verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
 
 
 def _unit(record: Record) -> str:

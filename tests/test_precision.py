@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from harness import Verdict, check_model
+from harness.evidence import Exact, Record
+from harness.run import gone
 
 GAMMA = torch.distributions.Gamma
 LAWS = ["sampler.pit_uniform", "sampler.exchangeable", "sampler.bridge"]
@@ -51,3 +55,11 @@ def test_what_is_found_in_another_unit_is_no_rounding_of_the_first():
 
     (record,) = check_model(Keeps(), only=["module.saved_and_loaded"], effort="quick").failures
     assert (record.check, record.label) == ("module.saved_and_loaded", "")
+
+
+def test_an_integral_that_did_not_converge_in_float64_takes_nothing_back():
+    seen = Record(
+        "m", "density.integrates_to_one", Verdict.INCONCLUSIVE, Exact(3e3, 0.03, 1, uncertainty=1e4), 0, 0, ""
+    )
+    assert not gone(seen)
+    assert gone(replace(seen, verdict=Verdict.PASS))
