@@ -35,3 +35,12 @@ def test_draws_follow_the_generator(model):
     assert torch.equal(*draws)
     assert model.sample(0, generator=torch.Generator()).shape == (0, 3)
     assert model.event_shape == (3,)
+
+
+def test_a_law_without_a_sampler_has_none():
+    from nflows.distributions import DiagonalNormal
+
+    model = adapt(DiagonalNormal([2]))
+    assert model.can("log_prob")
+    assert not model.can("sample")
+    assert "sample" in model.unfit

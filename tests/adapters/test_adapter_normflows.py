@@ -41,3 +41,25 @@ def test_a_conditional_flow_is_refused():
 
     with pytest.raises(NotAModel, match="give a NormalizingFlow"):
         adapt(ConditionalNormalizingFlow(DiagGaussian(2), []))
+
+
+def test_a_flow_without_a_way_back_has_no_density():
+    from normflows import NormalizingFlow
+    from normflows.distributions import DiagGaussian
+    from normflows.flows import Planar
+
+    model = adapt(NormalizingFlow(DiagGaussian(2), [Planar((2,))]))
+    assert model.can("sample", "forward", "log_det")
+    assert not model.can("log_prob")
+    assert not model.can("inverse")
+    assert model.unfit["log_prob"] == "NormalizingFlow does not implement it: This flow has no algebraic inverse."
+
+
+def test_a_flow_that_sets_itself_up_at_its_first_call_is_not_called():
+    from normflows import NormalizingFlow
+    from normflows.distributions import DiagGaussian
+    from normflows.flows import ActNorm
+
+    flow = NormalizingFlow(DiagGaussian(2), [ActNorm(2)])
+    adapt(flow)
+    assert float(flow.flows[0].data_dep_init_done) == 0
