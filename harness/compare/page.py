@@ -17,11 +17,11 @@ HEADS = (
     ("bits", "bits/dim", "NLL / (D log 2); lower is better"),
     ("sample", "s/sample", "seconds per draw, in batches; lower is better"),
     ("log_prob", "s/log_prob", "seconds per row, in batches; lower is better"),
-    ("memory", "memory, MiB", "rise of the peak during log_prob of 1000 rows; lower is better"),
+    ("memory", "MiB", "memory: rise of the peak during log_prob of 1000 rows; lower is better"),
     ("parameters", "parameters", "free parameters"),
-    ("training", "training, s", "seconds"),
+    ("training", "training, s", "seconds of training"),
     ("meaning", "NLL is", "exact, or an upper bound"),
-    ("certificate", "certificate", "checks that passed"),
+    ("certificate", "certificate", "checks that passed, and those that stayed open: INCONCLUSIVE"),
 )
 SHOWN = (
     *("name", "spec", "rank", "tied", "nll", "gap", "cost", "growth", "pictures"),

@@ -41,8 +41,9 @@ function scale(values, from, to, logarithmic) {
   return { at, ticks: logarithmic ? decades(low, high) : rounds(low, high) };
 }
 
-/** Powers of ten between two logarithms, or 1, 2 and 5 times them where there are few. */
+/** Powers of ten between two logarithms, or 1, 2 and 5 times them where there are few; two of them at least. */
 function decades(low, high) {
+  if (high - low < 0.8) return rounds(10 ** low, 10 ** high); // less than two steps from 2 to 5
   const found = [];
   const digits = high - low < 2 ? [1, 2, 5] : [1];
   const step = Math.max(1, Math.ceil((high - low) / 7));
@@ -92,7 +93,7 @@ function pareto(figure, of) {
   const y = scale(seen.map((p) => p.row.nll.mean), HIGH - EDGE.bottom, EDGE.top, false);
   axes(plot, x, y, `seconds per ${of}`, "NLL, nats");
   const most = Math.max(...seen.map((p) => p.bytes ?? 0), 1);
-  const taken = [];
+  const taken = [], names = []; // names are drawn last: no dot hides one
   for (const p of seen) {
     const beaten = p.row[`dominated_by_${of}`];
     const radius = 4 + 11 * Math.sqrt((p.bytes ?? 0) / most);
@@ -103,8 +104,10 @@ function pareto(figure, of) {
     let height = y.at(p.row.nll.mean) + 4;
     while (taken.some((other) => Math.abs(other.height - height) < 11 && Math.abs(other.left - left) < Math.max(room, other.room))) height -= 11;
     taken.push({ left, height, room });
-    plot.append(dot, label(text, left, height, side > 0 ? "start" : "end"));
+    plot.append(dot);
+    names.push(label(text, left, height, side > 0 ? "start" : "end", beaten ? "name dominated" : "name"));
   }
+  plot.append(...names);
   put(figure, plot);
 }
 

@@ -129,6 +129,15 @@ def test_the_table_sorts_by_numbers_in_both_directions(browser):
     assert names(browser)[0] == "good"
 
 
+def test_no_dot_hides_a_name_and_no_axis_is_without_numbers(browser):
+    order = browser.execute_script("return [...document.querySelector('#pareto svg').children].map((c) => c.tagName)")
+    assert "circle" not in order[order.index("circle") + 4 :]  # the four dots, and then names alone
+    assert order[-4:] == ["text"] * 4
+    for low in range(0, 100, 7):  # a range of less than a decade, wherever it begins
+        script = "return decades(arguments[0], arguments[0] + 0.2).length"
+        assert browser.execute_script(script, low / 100 - 5) >= 2
+
+
 def test_the_plots_are_drawn_and_follow_their_choice(browser):
     def count(selector: str) -> int:
         return len(browser.find_elements("css selector", selector))
