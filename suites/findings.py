@@ -125,6 +125,25 @@ def zuko_gaussianization() -> Any:
     return GF(2)
 
 
+def normflows_residual() -> Any:
+    """The root search stops where the square of its last step is below the tolerance: x = 10 z is off by 0.06."""
+    from normflows import NormalizingFlow
+    from normflows.distributions import DiagGaussian
+    from normflows.flows import Residual
+
+    shrink = torch.nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        shrink.weight.copy_(-0.9 * torch.eye(2))
+    return NormalizingFlow(DiagGaussian(2), [Residual(shrink, reduce_memory=False)]).eval()
+
+
+def normflows_uniform() -> Any:
+    """A uniform coordinate has the same density everywhere on the line."""
+    from normflows.distributions import UniformGaussian
+
+    return UniformGaussian(2, [1])
+
+
 all = {  # what `harness check suites.findings:all` reads
     "torch.LKJCholesky(3)": lkj_cholesky,
     "torch.Multinomial": multinomial,
@@ -144,4 +163,6 @@ all = {  # what `harness check suites.findings:all` reads
     "nflows.LULinear (cached)": nflows_cached,
     "nflows.NaiveLinear": nflows_naive,
     "zuko.GF(2)": zuko_gaussianization,
+    "normflows.Residual": normflows_residual,
+    "normflows.UniformGaussian": normflows_uniform,
 }
