@@ -15,7 +15,7 @@ from harness.bench.rounds import Contender, Outcome, Setting, capability_of, one
 from harness.bench.side import SideError, close_all
 from harness.bench.trees import here, trees
 from harness.bench.verdict import FEWEST_ROUNDS, Difference, Side, compared
-from harness.errors import CallError
+from harness.errors import CallError, InterruptedRunError
 
 SCHEMA_VERSION = "1.0"
 METRICS = ("log_prob", "sample", "fit", "memory", "nll")
@@ -63,7 +63,10 @@ class Call:
 
 
 def bench(call: Call) -> int:
-    """Do what was called for; the table, the file, the exit status. CallError where the call was wrong."""
+    """Do what was called for; the table, the file, the exit status.
+
+    CallError where the call was wrong, InterruptedRunError after Ctrl-C.
+    """
     _validate(call)
     with _contenders(call) as contenders, tempfile.TemporaryDirectory(prefix="harness-bench-") as folder:
         try:
@@ -72,6 +75,8 @@ def bench(call: Call) -> int:
             )
         except SideError as error:
             return _failed(call, str(error))
+        except KeyboardInterrupt:
+            raise InterruptedRunError("interrupted before there was a verdict: nothing is written") from None
     from harness.bench.show import lines
 
     for line in lines(told):

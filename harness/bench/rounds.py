@@ -170,6 +170,8 @@ class Turns:
         answer = self.side.ask("turn", number=self.number, start=start)
         self.output = answer["output"]
         self.interrupted += answer["interrupted"]
+        if not 0 < answer["value"] < math.inf:  # NaN too
+            raise SideError(f"{self.side.label}: a turn took {answer['value']}: leave the clock of its process alone")
         return float(answer["value"])
 
 

@@ -94,7 +94,9 @@ class Side:
                     raise SideError(f"{self.label}: {self._end()} during {doing}{self._last_words()}")
                 self._partial += data
             elif time.monotonic() > deadline:
-                raise SideError(f"{self.label}: no answer for {self.timeout:g} s during {doing}")
+                raise SideError(
+                    f"{self.label}: no answer for {self.timeout:g} s during {doing}: raise --timeout if it is slow"
+                )
         line, _, self._partial = self._partial.partition(b"\n")
         return line
 

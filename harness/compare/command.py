@@ -116,7 +116,8 @@ def compare(call: Call) -> int:
     if call.outputs():
         say(console, f"written: {', '.join(map(str, call.outputs().values()))}")
     if interrupted:
-        console.print("interrupted: the same call goes on from what was finished", style="bold magenta")
+        way = "the same call goes on from what was finished" if call.json else "with --json FILE it could go on"
+        console.print(f"interrupted: {way}", style="bold magenta")
         return INTERRUPTED
     return 0 if all(row["rank"] is not None for row in table["rows"] if row["spec"] in specs) else 1
 

@@ -6,7 +6,6 @@ looked at. Memory is what the peak of this process rises by during log_prob of t
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,9 +26,6 @@ CALL_SECONDS, CLOCK_SECONDS = 0.25, 0.4
 """A timed call lasts that long at most, or its batch is smaller; all of one figure, about so long."""
 
 SIZES = (1, 10, 100, 1000, 10_000)
-REMEMBERS = 2.0
-"""A model that looks its answers up is faster by more than this. On a busy machine the processor's own caches, which
-hold a repeated input already, explain some ten per cent of a small call."""
 
 LONGEST = 0.5
 """A curve ends with the first call that takes longer."""
@@ -96,7 +92,7 @@ def _per_item(question: Callable[[int], tuple[Any, Any]], inspect: Callable[[Any
         "batch": n,
         "calls": len(seconds) * timing.number,
         "first": timing.first,
-        "cached": timing.cached and timing.median > REMEMBERS * statistics.median(timing.repeated),
+        "cached": timing.cached,
         "threads": timing.threads,
     }
 

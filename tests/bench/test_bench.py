@@ -104,6 +104,16 @@ def test_a_side_that_is_gone_costs_one_line_and_status_1(name, says, tmp_path, c
     assert json.loads(file.read_text())["verdict"] == "ERROR"
 
 
+def test_an_interrupted_comparison_says_so_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "one_round", interrupted)
+    assert _status(["bench", NAMES["Quick"], NAMES["Slow"], "--json", str(tmp_path / "b.json")]) == 130
+    assert "interrupted before there was a verdict" in capsys.readouterr().err
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_a_side_that_hangs_is_given_up_and_killed(tmp_path):
     with Side("A", Path.cwd(), threads=1, timeout=60.0) as side:
         side.ask("build", spec=NAMES["Hangs"], folders=[], instead_of="", device="cpu", dtype="", threads=1)

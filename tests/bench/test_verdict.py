@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from harness.bench.rounds import FEWEST_BLOCKS, MOST_BLOCKS, calls_per_turn, taken
+from harness.bench.rounds import FEWEST_BLOCKS, MOST_BLOCKS, Turns, calls_per_turn, taken
+from harness.bench.side import SideError
 from harness.bench.verdict import Difference, Round, Side, compared, interval, level, paired
 from suites.speed.judge_noise import turns
 
@@ -111,6 +112,18 @@ def test_turns_are_mirrored_and_get_the_same_inputs():
     starts = {name: [start for other, start in asked if other == name] for name in "abc"}
     assert starts["a"] == starts["b"] == starts["c"]
     assert len(set(starts["a"])) == len(starts["a"])
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_turn_that_took_no_time_is_the_failure_of_its_side(value):
+    class Stopped:
+        label = "B"
+
+        def ask(self, do, **request):
+            return {"value": value, "output": {}, "interrupted": 0}
+
+    with pytest.raises(SideError, match="B: a turn took"):
+        Turns(Stopped(), 1)(0)
 
 
 def test_the_budget_ends_the_turns_but_five_blocks_are_made():
