@@ -14,6 +14,7 @@ import torch
 from torch.distributions import Distribution, Independent
 
 from harness.adapters import torch_distributions
+from harness.adapters.casting import moved
 from harness.adapters.foreign import comes_from
 from harness.errors import out_of_memory
 from harness.model import Model, NotAModel
@@ -25,12 +26,18 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
         return None
     if _masked(thing):
         raise NotAModel(f"{name}: a mask takes factors out of log_prob, which is no density then: leave .mask() out")
-    model = torch_distributions.adapt(thing, name, device, dtype)
-    if model is None or _can_draw(model.target):
-        return _remembering_nothing(model)
-    kept = {key: method for key, method in model.methods.items() if key != "sample"}
-    reason = f"{type(thing).__name__} of Pyro has no sampler"
-    return _remembering_nothing(replace(model, methods=kept, unfit={**model.unfit, "sample": reason}))
+    model = _remembering_nothing(torch_distributions.adapt(thing, name, device, dtype))
+    if model is None:
+        return None
+    if not _can_draw(model.target):
+        return _without("sample", model, f"{type(thing).__name__} of Pyro has no sampler")
+    refusal = _no_way_back(model.target)
+    return _without("log_prob", model, refusal) if refusal else model
+
+
+def _without(method: str, model: Model, reason: str) -> Model:
+    kept = {key: value for key, value in model.methods.items() if key != method}
+    return replace(model, methods=kept, unfit={**model.unfit, method: reason})
 
 
 def _masked(law: Any) -> bool:
@@ -50,6 +57,24 @@ def _can_draw(law: Any) -> bool:
         if out_of_memory(error):
             raise
     return True
+
+
+def _no_way_back(law: Any) -> str:
+    """Why log_prob answers at the draw that a transform remembers only; empty where it answers. A copy is asked."""
+    if not callable(getattr(law, "clear_cache", None)):
+        return ""
+    try:
+        copy = moved(law, torch.device("cpu"), None)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            x = copy.sample()
+            copy.clear_cache()
+            copy.log_prob(x)
+    except (NotImplementedError, KeyError) as refusal:
+        return f"its transforms have no way back ({' '.join(str(refusal).split()) or type(refusal).__name__})"
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+    return ""
 
 
 def _remembering_nothing(model: Model | None) -> Model | None:

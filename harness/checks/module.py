@@ -4,8 +4,9 @@ A model is examined as it is handed over, and the examination leaves its mode as
 itself but through its own methods; modes, devices and states are those of copies.
 
 What these laws cannot see: whether a tensor that is neither parameter nor buffer, and carries no gradient, is a
-constant or was learnt. Only whoever builds the module knows; where answers depend on one, saving is undecided. Buffers
-that are declared `persistent=False` are taken for what the constructor makes anew.
+constant or was learnt. Only whoever builds the module knows; where answers depend on one, saving is undecided. A Python
+number that the constructor worked out from parameters counts as a constant, whatever is loaded later. Buffers that are
+declared `persistent=False` are taken for what the constructor makes anew.
 """
 
 from __future__ import annotations

@@ -54,3 +54,17 @@ def test_a_learnt_transform_is_asked_under_its_present_parameters():
     law.clear_cache()
     assert torch.equal(after, law.log_prob(x))
     assert not torch.equal(before, after)
+
+
+def test_a_transform_that_goes_one_way_leaves_a_law_that_is_drawn_from_only():
+    from pyro import distributions as pyro
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one_way, two_way = pyro.transforms.Planar(2), pyro.transforms.Householder(2)
+    normal = pyro.Normal(torch.zeros(2), 1.0).to_event(1)
+    drawn = adapt(pyro.TransformedDistribution(normal, [one_way]))
+    assert drawn.can("sample")
+    assert not drawn.can("log_prob")
+    assert "no way back" in drawn.unfit["log_prob"]
+    assert adapt(pyro.TransformedDistribution(normal, [two_way])).can("sample", "log_prob")
