@@ -21,7 +21,7 @@ from harness.cluster import Cluster
 from harness.evidence import Record
 from harness.isolate import Listed, Options, Unwatched, Workforce, examine
 from harness.processes import Processes
-from harness.store import write_text
+from harness.store import check_writable, write_text
 from suites.speed.paired import processors
 
 SPECS = ("gaussian.correlated", "mixture.three_modes", "markov_chain.weather", "bernoulli_mixture.strokes")
@@ -87,6 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
     call = parser.parse_args(arguments)
     if call.models < 1:
         parser.error(f"--models is {call.models}: give a number above 0")
+    if call.json is not None:
+        try:
+            check_writable(call.json)
+        except OSError as error:
+            parser.error(str(error))
     found = []
     for row in rows(call.models):
         found.append(row)

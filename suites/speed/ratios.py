@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from harness.store import check_writable, write_text
 from suites.data import DataError
 from suites.speed import cases as classical
 from suites.speed import deep_flows, deep_samplers, growth, pixel_cases, wavenet_cases
@@ -115,10 +116,15 @@ def main(arguments: list[str] | None = None) -> int:
     cases = [case for case in CASES if wanted(f"{case.name} {case.peer} {case.dtype}")]
     if not cases:
         parser.error(f"no case has {' or '.join(call.only)}: there are {', '.join(sorted({c.name for c in CASES}))}")
-    if not call.budget >= 0:
+    if not 0 <= call.budget < math.inf:
         parser.error("--budget should be seconds, 0 or more")
-    if call.json is not None and not call.json.parent.is_dir():
-        parser.error(f"{call.json.parent} is no folder: make it first")
+    if call.json is not None:
+        if (call.only or call.small or call.no_growth) and call.json.exists():
+            parser.error(f"a part would take the place of all that {call.json} holds: name a new file")
+        try:
+            check_writable(call.json)
+        except OSError as error:
+            parser.error(str(error))
     began = time.perf_counter()
     sizes, grid = (SMALL, growth.SMALL_GRID) if call.small else (Sizes(), growth.GRID)
     rows, points = [], []
@@ -131,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{point['case']} {size}: {point['seconds']:.4f} s, {point['megabytes']:.1f} MB", flush=True)
     if call.json is not None:
         told = as_json(rows, points, time.perf_counter() - began)
-        call.json.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
+        write_text(call.json, json.dumps(told, indent=1, allow_nan=False) + "\n")
         print(f"{len(rows)} ratios and {len(points)} points written to {call.json}")
     return 0 if all(row.get("agrees", True) for row in rows) else 1
 

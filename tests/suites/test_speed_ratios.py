@@ -130,3 +130,13 @@ def test_a_wrong_call_says_what_to_do(capsys):
     with pytest.raises(SystemExit):
         ratios.main(["--only", "no-such-case"])
     assert "gaussian.log_prob" in capsys.readouterr().err
+
+
+def test_a_part_is_not_written_over_the_whole(tmp_path, capsys):
+    file = tmp_path / "speed.json"
+    file.write_text("of all cases")
+    for part in (["--small"], ["--only", "gaussian"], ["--no-growth"]):
+        with pytest.raises(SystemExit):
+            ratios.main([*part, "--json", str(file)])
+        assert "name a new file" in capsys.readouterr().err
+    assert file.read_text() == "of all cases"

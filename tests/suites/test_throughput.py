@@ -19,3 +19,10 @@ def test_the_numbers_of_workers_end_with_all_processors(monkeypatch):
     for processors, numbers in ((1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])):
         monkeypatch.setattr(throughput, "processors", lambda processors=processors: processors)
         assert throughput._numbers() == numbers
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_run(capsys):
+    with pytest.raises(SystemExit) as refused:
+        throughput.main(["--json", "no/such/folder/workers.json"])
+    assert refused.value.code == 2
+    assert "cannot write" in capsys.readouterr().err
