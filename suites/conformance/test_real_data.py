@@ -19,12 +19,13 @@ from suites.real_data import cases, rows
 from suites.real_data.__main__ import main, measured, selected
 from suites.real_data.bars import BARS, LIKELIHOOD, MASS, Bar, at_least, at_most, bars_of, equal
 from suites.real_data.cases import CASES, Case, Figure, normalisation_error, thirds
+from suites.real_data.conv_cases import CLASSIFIERS
 from suites.real_data.deep_cases import DEEP
 from suites.real_data.fits import autoregressive_by_adam, mixture_of_bernoullis
 from suites.real_data.gpu_cases import ON_GPU
 
 KEPT = Path(__file__).parents[2] / "results" / "real_data.json"
-EVERY = (*CASES, *DEEP)
+EVERY = (*CASES, *CLASSIFIERS, *DEEP)
 SLOW = ("binarized_mnist/autoregressive-logistic",)
 """A minute and more; its row is kept."""
 EPS = torch.finfo(torch.float64).eps

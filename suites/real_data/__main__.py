@@ -77,12 +77,19 @@ def placed(call: argparse.Namespace) -> list[Case]:
 
 
 def selected(words: Sequence[str], cases: Sequence[Case] | None = None) -> list[Case]:
-    """The cases with one of the words in their name; without words, all. ValueError for a word in none."""
+    """The cases with one of the words in their name; without words, all. ValueError for a word in none.
+
+    A whole name is that case alone, though it may begin the name of another.
+    """
     cases = CASES if cases is None else cases
+    names = {case.name for case in cases}
     for word in words:
         if not any(_has(case, word) for case in cases):
             raise ValueError(f"no case has {word!r} in its name: choose from {', '.join(case.name for case in cases)}")
-    return [case for case in cases if not words or any(_has(case, word) for word in words)]
+    chosen = {
+        name for word in words for name in ({word} if word in names else {c.name for c in cases if _has(c, word)})
+    }
+    return [case for case in cases if not words or case.name in chosen]
 
 
 def _has(case: Case, word: str) -> bool:

@@ -105,7 +105,7 @@ class RealNVP(nn.Module):
         return x
 
     def log_prob(self, x: Tensor) -> Tensor:
-        log_det = torch.zeros(len(x), dtype=x.dtype)
+        log_det = x.new_zeros(len(x))
         for layer, net in reversed(list(enumerate(self.nets))):
             seen, moved = self._parts(x, layer)
             s, t = net(seen).chunk(2, -1)
@@ -171,7 +171,8 @@ class Regression(nn.Module):
         return torch.cat([a, self.net(a) + 0.5 * torch.randn(n, 2, generator=generator)], 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        self.net[3].train(self.dropout)
+        mode = self.net[3].training
+        self.net[3].train(mode or self.dropout)
         value = log_normal(x[:, :1]) + log_normal((x[:, 1:] - self.net(x[:, :1])) / 0.5) + 2 * math.log(2)
-        self.eval()
+        self.net[3].train(mode)
         return value
