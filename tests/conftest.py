@@ -11,6 +11,7 @@ out the same everywhere.
 import random
 from unittest.mock import patch
 
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -30,3 +31,9 @@ with patch.object(random, "getrandbits", random.Random(0).getrandbits):
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def distributions_validate():
+    """As torch comes. A library that another test imports (zuko) switches this off for the whole process."""
+    torch.distributions.Distribution.set_default_validate_args(True)
