@@ -24,6 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from harness.errors import CallError
 from suites import asv_store
 from suites.asv_store import Setting
 
@@ -176,6 +177,8 @@ def history(results: Path | None, device: str, full: bool, only: str, again: boo
         benchmarks = asv.discover()
         cases = cases_of(benchmarks, device)
         chosen = [case for case in (cases if full else useful(cases)) if re.search(only, str(case))]
+        if not chosen:
+            raise CallError(f"--only {only} is in the name of no case, such as {', '.join(map(str, cases[:2]))}")
         file = asv_store.path_of(folder, asv.machine["machine"], commit, facts["name"])
         versions = {name: str(about["version"]) for name, about in benchmarks.items()}
         before = set() if again or not clean else asv_store.done(file, versions)
@@ -245,6 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
     results = None if call.results is None else call.results.resolve()
     try:
         return history(results, call.device, call.full, call.only, call.again, not call.no_publish)
+    except CallError as error:
+        parser.error(str(error))
     except HistoryError as error:
         print(f"suites.history: {error}", file=sys.stderr)
         return 1
