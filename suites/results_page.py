@@ -153,14 +153,16 @@ def missed(rows: Iterable[Json]) -> list[Json]:
 
 
 def false_alarms(rows: Iterable[Json]) -> list[Json]:
-    """One entry a budget: runs and alarms over all correct models, exact limits, and the same a model."""
+    """One entry an effort and budget: runs and alarms over all correct models, exact limits, and the same a model."""
     correct = [row for row in rows if row["group"] == "correct"]
     told = []
-    for alpha in sorted({row["alpha"] for row in correct}):
-        mine = [row for row in correct if row["alpha"] == alpha]
+    for effort, alpha in dict.fromkeys((row["effort"], row["alpha"]) for row in correct):
+        mine = [row for row in correct if (row["effort"], row["alpha"]) == (effort, alpha)]
         runs, alarms = sum(row["seeds"] for row in mine), sum(row["false_alarms"] for row in mine)
         low, high = limits(alarms, runs)
-        told.append({"alpha": alpha, "runs": runs, "alarms": alarms, "low": low, "high": high, "models": mine})
+        told.append(
+            {"effort": effort, "alpha": alpha, "runs": runs, "alarms": alarms, "low": low, "high": high, "models": mine}
+        )
     return told
 
 
