@@ -201,6 +201,7 @@ def test_ctrl_c_ends_the_command_at_once_with_one_line_and_leaves_no_process(tmp
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore it
     )
     while not path.exists():
         assert process.poll() is None
