@@ -37,8 +37,8 @@ def sample_states(x: Tensor, states: Sequence[int]) -> Tensor:
     """A sample to fit, (n, d) with n > 0, as int64."""
     x = torch.as_tensor(x)
     if not x.is_floating_point() and x.dim() == 2 and len(x) and x.shape[1] == len(states):
-        sizes = torch.tensor(tuple(states), device=x.device)
-        if (x.amin(0) >= 0).all() and (x.amax(0) < sizes).all():  # as nearly always, and found in a tenth of the time
+        least, most = x.aminmax()
+        if least >= 0 and most < min(states):  # as nearly always, and found in a hundredth of the time
             return x.long()
     codes, possible = as_states(x, states)
     if len(codes) == 0:
