@@ -330,15 +330,15 @@ def log_density(flow: nn.Module, x: Tensor, given: Tensor | None) -> Tensor:
 
 
 def in_blocks(function, *tables: Tensor) -> Tensor:
-    """function(*tables), some rows at a time where there is no graph to keep."""
-    n = len(tables[0])
-    if n <= ROWS or torch.is_grad_enabled() or tables[0].device.type != "cpu":
+    """function(*tables), some rows at a time, for each thread, where there is no graph to keep."""
+    n, rows = len(tables[0]), ROWS * torch.get_num_threads()
+    if n <= rows or torch.is_grad_enabled() or tables[0].device.type != "cpu":
         return function(*tables)
     whole = None
-    for start in range(0, n, ROWS):
-        part = function(*(table[start : start + ROWS] for table in tables))
+    for start in range(0, n, rows):
+        part = function(*(table[start : start + rows] for table in tables))
         whole = part.new_empty(n, *part.shape[1:]) if whole is None else whole
-        whole[start : start + ROWS] = part
+        whole[start : start + rows] = part
     return whole
 
 
