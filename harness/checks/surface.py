@@ -292,9 +292,8 @@ def _spoilt(value: Any, old: bytes, new: Any) -> bool:
 
 def _bytes(value: Any) -> bytes:
     if isinstance(value, Tensor):
-        flat = (
-            value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
-        )  # one value may have stride 0
+        # A single value may have stride 0, and counts as contiguous all the same.
+        flat = value.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
         return flat.view(torch.uint8).numpy().tobytes()
     return value.tobytes()
 

@@ -116,13 +116,13 @@ def test_a_module_in_training_mode_is_caught():
 
 
 class OneWeight:
-    """Its one weight is a view of stride 0, as `expand` makes them."""
+    """Its one weight is a view of stride 0, as expanding and slicing make them."""
 
     def __init__(self):
-        self.weight = torch.ones(1).expand(1, 1)
+        self.weight = torch.ones(1).as_strided((1,), (0,))
 
     def sample(self, n, *, generator):
-        return torch.randn(n, generator=generator) * self.weight[0, 0]
+        return torch.randn(n, generator=generator) * self.weight[0]
 
     def log_prob(self, x):
         return torch.distributions.Normal(0.0, 1.0).log_prob(x)
