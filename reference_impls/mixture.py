@@ -12,7 +12,6 @@ Dempster, Laird & Rubin (1977), www.jstor.org/stable/2984875; McLachlan & Peel, 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -24,14 +23,13 @@ from reference_impls.gaussian_factors import (
     checked_draws,
     checked_parameters,
     checked_values,
-    chunk_rows,
     in_chunks,
     infinite_at_infinity,
     inverse_factor,
-    lower_factor,
     squared,
 )
 from reference_impls.indices import as_count, split_evidence
+from reference_impls.mixture_em import Modes, e_step, m_step
 
 KINDS = ("full", "tied", "diagonal", "spherical")
 
@@ -206,7 +204,7 @@ def expectation_maximisation(
 
     The likelihood is unbounded, as a component may shrink onto a single draw. So the maximum is taken over mixtures
     with Sigma_k >= floor S, S the covariance of all draws: by default no component is narrower, in any direction, than
-    a hundredth of the data. Under that bound EM still never loses likelihood (see `_m_step`), and unlike a multiple of
+    a hundredth of the data. Under that bound EM still never loses likelihood (see `m_step`), and unlike a multiple of
     the identity it means the same after any change of units. (Hathaway 1985, doi.org/10.1214/aos/1176349557.) For a
     diagonal mixture S is the diagonal of that covariance, for a spherical one the mean of its diagonal times I.
 
@@ -220,120 +218,36 @@ def expectation_maximisation(
         raise ValueError(f"x has {whole.d} columns, but the mixture to start from has {start.d} coordinates")
     identity = torch.eye(whole.d).to(whole.loc)
     to_white = torch.linalg.solve_triangular(whole.cholesky, identity, upper=False)  # (d, d)
-    z = whole.whiten(x).mT.contiguous()  # (d, n)
+    z = torch.cat([whole.whiten(x).mT, whole.loc.new_ones(1, len(x))])  # (d + 1, n)
     log_jacobian = -whole.cholesky.diagonal().log().sum()  # log |det dz/dx|
-    mixture = _map(start.to(x.device, torch.float64), to_white, -to_white @ whole.loc)
-    log_likelihood, seen = _e_step(mixture, z)
+    modes = _modes_of(_map(start.to(x.device, torch.float64), to_white, -to_white @ whole.loc))
+    log_likelihood, seen = e_step(modes, z)
     history = [log_likelihood + len(x) * log_jacobian]
     for _ in range(iterations):
-        mixture = _m_step(mixture, seen, floor)
-        log_likelihood, seen = _e_step(mixture, z)
+        modes = m_step(modes, seen, floor)
+        log_likelihood, seen = e_step(modes, z)
         history.append(log_likelihood + len(x) * log_jacobian)
         if history[-1] - history[-2] < tolerance * len(x):
             break
-    fitted, steps = _map(mixture, whole.cholesky, whole.loc).to(x.dtype), torch.stack(history)
+    fitted, steps = _map(_mixture_of(modes), whole.cholesky, whole.loc).to(x.dtype), torch.stack(history)
     return GaussianMixture(fitted.weights, fitted.components, fitted.kind, history=steps), steps
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Sums over draws, weighted by r_ik: of 1, of the offsets o = z_i - mu_k, and of o o^T, or o^2 where diagonal.
-
-    About the means of the E step, so that little cancels: new means lie near them.
-    """
-
-    counts: Tensor  # (k,)
-    offsets: Tensor  # (k, d)
-    squares: Tensor  # (k, d, d) or (k, d)
-
-
-@torch.no_grad()
-def _e_step(mixture: GaussianMixture, z: Tensor) -> tuple[Tensor, _Seen]:
-    """sum_i log p(z_i), and what the M step needs of p(y | z), in one pass over some columns of z (d, n) at a time.
-
-    In one buffer: to ask the system for new memory at each operation would take longer than the operations do. Products
-    are of whole blocks with z itself, which loses no digits that its own rounding has not: the draws are whitened.
-    """
-    means, diagonal = mixture._means(), mixture.kind in ("diagonal", "spherical")
-    (K, d), (_, n) = means.shape, z.shape
-    whiten, log_scale = _whitening_in_place(mixture)
-    log_likelihood, counts, offsets = z.new_zeros(()), z.new_zeros(K), z.new_zeros(K, d)
-    products = z.new_zeros(K, d) if diagonal else z.new_zeros(d, K * d)  # of the weighted offsets with z
-    step = min(chunk_rows(z, K * d), n)
-    buffer = z.new_empty(K * d * step)
-    for some in z.split(step, dim=1):
-        w = buffer[: K * some.numel()].view(K, d, -1)
-        joint = whiten(some, w).square_().sum(1).mul_(-0.5).add_(log_scale)  # (k, columns)
-        top = joint.amax(0)
-        r = joint.sub_(top).exp_()
-        total = r.sum(0)
-        log_likelihood += (top + total.log()).sum()
-        r /= total  # p(y | z)
-        torch.sub(some, means[:, :, None], out=w).mul_(r[:, None])  # r_k (z - mu_k)
-        counts += r.sum(1)
-        offsets += w.sum(2)
-        products += (w * some).sum(2) if diagonal else some @ w.view(K * d, -1).mT
-    if diagonal:
-        return log_likelihood, _Seen(counts, offsets, products - offsets * means)
-    about_means = products.view(d, K, d).permute(1, 2, 0) - offsets[:, :, None] * means[:, None, :]
-    return log_likelihood, _Seen(counts, offsets, (about_means + about_means.mT) / 2)
-
-
-def _whitening_in_place(mixture: GaussianMixture) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
-    """The map that writes z_k = L_k^-1 (z - mu_k) of z (d, columns) into a buffer (k, d, columns), and log scales."""
-    means = mixture._means()
-    K, d = means.shape
-    if mixture.kind in ("diagonal", "spherical"):
-        deviations = torch.stack([c.variance() for c in mixture.components]).sqrt()[:, :, None]  # (k, d, 1)
-        log_det = deviations.log().sum((1, 2))
-
-        def whiten(z: Tensor, out: Tensor) -> Tensor:
-            return torch.sub(z, means[:, :, None], out=out).div_(deviations)
+def _modes_of(mixture: GaussianMixture) -> Modes:
+    if mixture.kind in ("full", "tied"):
+        scales = torch.stack([c.cholesky for c in mixture.components])
     else:
-        factors = torch.stack([c.cholesky for c in mixture.components])  # (k, d, d)
-        to_white, log_det = inverse_factor(factors), factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        stacked, shift = to_white.reshape(K * d, d), (to_white @ means[:, :, None]).reshape(K * d, 1)
-
-        def whiten(z: Tensor, out: Tensor) -> Tensor:
-            torch.addmm(shift, stacked, z, beta=-1, out=out.view(K * d, -1))
-            return out
-
-    return whiten, (mixture.weights.log() - log_det - d / 2 * LOG_2PI)[:, None]
+        scales = torch.stack([c.variance() for c in mixture.components]).sqrt()
+    return Modes(mixture.kind, mixture.weights, mixture._means(), scales)
 
 
-def _m_step(mixture: GaussianMixture, seen: _Seen, floor: float) -> GaussianMixture:
-    """Weighted maximum likelihood under Sigma_k >= floor I.
-
-    For one Gaussian that is -1/2 [log det Sigma + tr(Sigma^-1 S)] with S the weighted covariance; the maximiser keeps
-    the eigenvectors of S and lifts its eigenvalues to the floor. A tied Sigma sees the average of the S_k, a diagonal
-    one the diagonal of S_k, and a spherical one the mean of that diagonal; each is lifted to the floor likewise.
-    """
-    kind, counts = mixture.kind, seen.counts.clamp_min(torch.finfo(seen.counts.dtype).tiny)
-    step = seen.offsets / counts[:, None]  # (k, d), by which the means move
-    means, weights = mixture._means() + step, seen.counts / seen.counts.sum()
-    if kind in ("diagonal", "spherical"):
-        variance = seen.squares / counts[:, None] - step.square()  # (k, d)
-        variance = variance.mean(1, keepdim=True).expand_as(variance) if kind == "spherical" else variance
-        components = [DiagonalGaussian(m, v) for m, v in zip(means, variance.clamp_min(floor), strict=True)]
-        return GaussianMixture(weights, components, kind)
-    scatter = seen.squares / counts[:, None, None] - step[:, :, None] * step[:, None, :]  # (k, d, d)
-    if kind == "tied":
-        factor = _lifted(torch.tensordot(weights, scatter, 1), floor)
-        return GaussianMixture(weights, [Gaussian(mean, cholesky=factor) for mean in means], kind)
-    components = [Gaussian(m, cholesky=c) for m, c in zip(means, _lifted(scatter, floor), strict=True)]
-    return GaussianMixture(weights, components, kind)
-
-
-def _lifted(scatter: Tensor, floor: float) -> Tensor:
-    """The Cholesky factors of matrices S (..., d, d) with their eigenvalues lifted to the floor.
-
-    If each S - floor I has such a factor too, all eigenvalues are above the floor, and there is nothing to lift.
-    """
-    least = floor * torch.eye(scatter.shape[-1]).to(scatter)
-    if not torch.linalg.cholesky_ex(scatter - least).info.any():
-        return torch.linalg.cholesky(scatter)
-    eigenvalues, axes = torch.linalg.eigh(scatter)  # (..., d), (..., d, d)
-    return lower_factor(axes * eigenvalues.clamp_min(floor).sqrt()[..., None, :])  # (..., d, d)
+def _mixture_of(modes: Modes) -> GaussianMixture:
+    pairs = zip(modes.means, modes.scales, strict=True)
+    if modes.kind in ("full", "tied"):
+        parts = [Gaussian(mean, cholesky=factor) for mean, factor in pairs]
+    else:
+        parts = [DiagonalGaussian(mean, deviations.square()) for mean, deviations in pairs]
+    return GaussianMixture(modes.weights, parts, modes.kind)
 
 
 def kmeans_plus_plus(x: Tensor, k: int, *, generator: Generator, kind: str = "full") -> GaussianMixture:
