@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.cells import FINE, neighbours, spacing, spread_out
 from harness.errors import out_of_memory
 from harness.numerics.rows import finite_rows
+from harness.states import must_be_asked, supported
 from harness.subject import Subject
 
 T = TypeVar("T")
@@ -95,12 +96,13 @@ def log_density_where(
 
 
 def within(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " n"]:
-    """All events; or, for a model that raises outside its support, those inside the box that pilot draws span.
+    """All events in the declared support; for a model that raises outside it, those in the box that pilot draws span.
 
-    Of a coarse dtype, those whose neighbours are possible too: at an edge of the support a sampler that rounds gives
-    the last event half a cell, while the density says a whole one.
+    What a density says outside its support is for `support.impossible_outside` alone. Of a coarse dtype, those whose
+    neighbours are possible too: at an edge of the support a sampler that rounds gives the last event half a cell, while
+    the density says a whole one.
     """
-    inside = _in_box(subject, x)
+    inside = _in_box(subject, x) & _in_support(subject, x)
     if not spacing(subject) > FINE:
         return inside
     for neighbour in neighbours(x):
@@ -116,11 +118,17 @@ def _in_box(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " 
     return ((flat >= box[0]) & (flat <= box[1])).all(1)
 
 
+def _in_support(subject: Subject, x: Shaped[Tensor, " n *event"]) -> Bool[Tensor, " n"]:
+    if not subject.once("support must be asked", lambda: must_be_asked(subject.model)):
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+    return supported(subject.model, x)
+
+
 def _domain(subject: Subject) -> tuple[Tensor, Tensor] | None:
     """The pilot's box if the model refuses proposals, None if it takes them all."""
     source = subject.generator("proposals", "domain")
     x, z, _ = subject.reference.sample(2**12, source)
-    asked = subject.profile.chart.faithful(z, x)
+    asked = subject.profile.chart.faithful(z, x) & _in_support(subject, x)
     try:
         log_density_where(subject, x, asked)
     except Exception as refusal:  # the contract says -inf; a model that raises is asked inside its draws' box only

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from harness.chart import transform_for
 from harness.model import Model
 from harness.space import Growing, Integers, Space, States
 
@@ -35,6 +36,21 @@ def innermost(support: Constraint | None) -> Constraint | None:
     while support is not None and hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
+
+
+def supported(model: Model, x: Tensor) -> Tensor:
+    """(n,) bool: are events x (n, *event) in the declared support, if one is declared?"""
+    if model.support is None or not len(x):
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+    return model.support.check(x).reshape(len(x), -1).all(1)
+
+
+def must_be_asked(model: Model) -> bool:
+    """Can an event that is made of free numbers lie outside the declared support, so that it must be looked up?
+
+    Not where a transform leads into it: at its edge `supported` would be decided by rounding, on a simplex anywhere.
+    """
+    return innermost(model.support) not in (None, constraints.real) and transform_for(model.support) is None
 
 
 def limits(model: Model, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

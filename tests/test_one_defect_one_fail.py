@@ -117,3 +117,51 @@ def test_an_infinite_error_that_stays_infinite_in_float64_is_not_of_the_arithmet
     report = check_model(certain, effort="quick", only=["information.kl_to_itself_is_zero"])
     (failed,) = report.failures
     assert failed.label == ""
+
+
+class Coins:
+    """Four coins; outside of {0, 1}^4 the density is -inf, or goes on as its formula does."""
+
+    event_shape = (4,)
+    support = torch.distributions.constraints.independent(torch.distributions.constraints.boolean, 1)
+    p = torch.tensor([0.2, 0.5, 0.7, 0.9])
+
+    def __init__(self, goes_on):
+        self.goes_on = goes_on
+
+    def sample(self, n, *, generator):
+        return torch.bernoulli(self.p.expand(n, 4), generator=generator)
+
+    def log_prob(self, x):
+        value = (x * self.p.log() + (1 - x) * (1 - self.p).log()).sum(1)
+        return value if self.goes_on else torch.where(self.support.check(x), value, -torch.inf)
+
+
+class NonNegative(torch.distributions.constraints.Constraint):
+    event_dim = 1
+
+    def check(self, value):
+        return (value >= 0).all(-1)
+
+
+class Quadrant:
+    """|N(0, I)| in two dimensions, on a support that only its author's constraint knows."""
+
+    event_shape = (2,)
+    support = NonNegative()
+
+    def __init__(self, goes_on):
+        self.goes_on = goes_on
+
+    def sample(self, n, *, generator):
+        return torch.randn(n, 2, generator=generator).abs()
+
+    def log_prob(self, x):
+        value = (-0.5 * x.square() - 0.5 * math.log(2 * math.pi) + math.log(2)).sum(1)
+        return value if self.goes_on else torch.where(self.support.check(x), value, -torch.inf)
+
+
+@pytest.mark.parametrize("kind", [Coins, Quadrant])
+def test_a_density_that_goes_on_outside_the_declared_support_is_one_fail(kind):
+    assert set(troubles(examined(kind(goes_on=True)))) == {"support.impossible_outside"}
+    assert troubles(examined(kind(goes_on=False))) == {}

@@ -24,7 +24,7 @@ from harness.numerics import Function, Integral, LogDensity, surprisal
 from harness.numerics.order import column_quantiles
 from harness.peaks import peaks_of
 from harness.space import Branches, Charted, Line, Space, States, quantiles
-from harness.states import TooManyError, discrete_space, limits
+from harness.states import TooManyError, discrete_space, limits, must_be_asked, supported
 from harness.subject import Subject
 
 MAX_FREE = 3
@@ -128,15 +128,22 @@ def _build(subject: Subject) -> Oracle:
 def flat_density(model: Model, like: Tensor) -> LogDensity:
     """log p of flattened events (n, d), handed to the model in the shape, dtype and device of its pilot draws.
 
-    Events that the model refuses by raising count as impossible here; that it should answer -inf is another law.
+    Events outside the declared support count as impossible here, and so do those that the model refuses by raising;
+    that it should answer -inf is another law.
     """
 
-    refusals = count(1)
+    refusals, bounded = count(1), must_be_asked(model)
 
     def log_p(x: Tensor) -> Tensor:
         events = x.reshape(len(x), *like.shape[1:]).to(like.device, like.dtype)
         with torch.no_grad():
-            return _or_impossible(model, events, refusals).to("cpu", torch.float64)
+            if not bounded:
+                return _or_impossible(model, events, refusals).to("cpu", torch.float64)
+            inside = supported(model, events)
+            value = torch.full(inside.shape, -math.inf, dtype=torch.float64)
+            if bool(inside.any()):
+                value[inside.cpu()] = _or_impossible(model, events[inside], refusals).to("cpu", torch.float64)
+            return value
 
     return log_p
 

@@ -15,6 +15,7 @@ from harness.draws import Draws
 from harness.errors import out_of_memory
 from harness.evidence import Exact
 from harness.numerics.enumeration import enumerate_grid
+from harness.states import supported
 from harness.statistics.accumulator import Accumulator
 from harness.statistics.binomial import BinomialCount
 from harness.subject import Subject
@@ -96,8 +97,7 @@ def _outside(subject: Subject) -> Tensor:
     if support is not None and not len(moves):
         raise NotApplicable(f"{x.dtype} has no values beside those that are drawn")
     if support is not None:
-        inside = support.check(moves).reshape(len(moves), -1).all(1)
-        moves = moves[~inside & moves.reshape(len(moves), -1).isfinite().all(1)]
+        moves = moves[~supported(subject.model, moves) & moves.reshape(len(moves), -1).isfinite().all(1)]
         if not len(moves):
             raise NotApplicable("the declared support leaves nothing outside")
         return moves
@@ -196,9 +196,7 @@ def _states(subject: Subject) -> Tensor:
     x = subject.pilot
     states = torch.cat(list(enumerate_grid([alphabet.cpu() for alphabet in alphabets])))
     states = states.to(device=x.device, dtype=x.dtype).reshape(-1, *x.shape[1:])
-    if subject.model.support is not None:
-        states = states[subject.model.support.check(states).reshape(len(states), -1).all(1)]
-    return states
+    return states[supported(subject.model, states)]
 
 
 def _mass_rounding(subject: Subject) -> float:

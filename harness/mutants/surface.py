@@ -154,6 +154,17 @@ def _kinked_often(model: Model, x: Tensor) -> Tensor:
     return model.log_prob(x) + 0.02 * (bends * (x[:, :1].double() - places).relu()).sum(1).to(x)
 
 
+def _none_refused(model: Model, x: Tensor) -> Tensor:
+    if not len(x):
+        raise ValueError("no events")
+    return model.log_prob(x)
+
+
+def _none_refused_by_torch(model: Model, x: Tensor) -> Tensor:
+    """The same law, as one of torch's that refuses an empty batch."""
+    return torch.distributions.MultivariateNormal(torch.zeros(3), torch.eye(3), validate_args=True).log_prob(x)
+
+
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("draws_flattened", "draws have shape [n d]", "sample.well_formed", normal, on_sampler(_flat_draws)),
     Mutant("log_prob_column", "log_prob has shape [n, 1]", "log_prob.well_formed", normal, on_density(_column)),
@@ -163,6 +174,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "one_row_squeezed", "log_prob of one row is a scalar", "log_prob.any_batch_size", normal, on_density(_squeezed)
     ),
+    Mutant("none_refused", "raises for no rows", "log_prob.any_batch_size", normal, on_density(_none_refused)),
     Mutant("log_prob_noisy", "noise of 0.001 nat", "log_prob.deterministic", normal, _noisy),
     Mutant(
         "batch_statistics", "rows centred by the batch", "log_prob.batch_invariant", normal, on_density(_batch_centred)
@@ -195,6 +207,13 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("draws_viewed", "draws reshaped there and back", "sample.any_batch_size", normal, on_sampler(_wide_draws)),
     NearMiss("density_copied", "works on a copy", "log_prob.well_formed", normal, on_density(_copied_first)),
     NearMiss("density_copied", "works on a copy", "log_prob.any_batch_size", normal, on_density(_copied_first)),
+    NearMiss(
+        "none_refused_by_torch",
+        "is MultivariateNormal",
+        "log_prob.any_batch_size",
+        normal,
+        on_density(_none_refused_by_torch),
+    ),
     NearMiss("density_copied", "works on a copy", "log_prob.layout_invariant", normal, on_density(_copied_first)),
     NearMiss("other_order", "rounding depends on n", "log_prob.deterministic", normal, on_density(_other_order)),
     NearMiss("other_order", "rounding depends on n", "log_prob.batch_invariant", normal, on_density(_other_order)),
