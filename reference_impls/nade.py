@@ -7,9 +7,9 @@ so that a_k = c + sum_{j<k} W_j x_{o_j}: what comes *before* k in one shared W, 
 every k would cost O(H D^2). Parameters: 2 H D + H + D. Rows of W and V (the paper has columns of W) belong to
 coordinates, in whatever order these come, so the same weights in another order are another law of the family.
 
-A bit that is off changes no hidden unit, so only the rows in which x_k is on are worked on. The way back undoes the
-steps: it recovers a_k from a_{k+1} by subtraction, and so needs a few arrays (n, H) and not D of them; in float32 that
-moves a gradient by some 1e-5 of its size.
+A bit that is off changes no hidden unit, so an event has one new vector a_k for each bit that is on. Steps are taken
+STEPS at a time: all vectors of a block come from the one that it begins with by a single product with rows of W, and
+all its logits by one with rows of V. For the gradient their sigmoids are kept, and nothing else of that size.
 
 Sources: Larochelle & Murray 2011, https://proceedings.mlr.press/v15/larochelle11a.html; Uria et al. 2016,
 https://jmlr.org/papers/v17/16-272.html.
@@ -19,9 +19,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
+from torch.nn.functional import pad
 
 from reference_impls.autoregressive import (
     Autoregressive,
@@ -33,6 +32,12 @@ from reference_impls.autoregressive import (
     placed,
     uniform_numbers,
 )
+
+STEPS = 24
+"""Steps at a time: of fewer the products are too small to be fast, of more they cost more than the sigmoids."""
+
+NUMBERS = 2**16
+"""Numbers (rows x hidden units) at a time: their vectors a stay in a processor's cache."""
 
 
 def nade_parameters(d: int, hidden: int) -> int:
@@ -66,10 +71,12 @@ class NADE(Autoregressive):
 
     def logits(self, on: Tensor, label: Tensor | None = None) -> Tensor:
         """Logits of p(x_i = 1 | the bits before it), from bits (n, d), in the order of the coordinates."""
-        order = self.order
-        start = self._start(len(on), label).contiguous()
-        by_step = Recurrence.apply(on[:, order], start, *(w.index_select(0, order) for w in (self.W, self.V)))  # (d, n)
-        return by_step.mT[:, order.argsort()] + self.b  # (n, d)
+        order, n = self.order, len(on)
+        size = max(1, NUMBERS // self.hidden) if on.device.type == "cpu" else max(1, n)
+        starts, weights = self._start(n, label).split(size), [w.index_select(0, order) for w in (self.W, self.V)]
+        rows = zip(on[:, order].split(size), starts, strict=True)
+        by_step = torch.cat([recurrence(x, a, *weights) for x, a in rows])  # (n, d)
+        return by_step[:, order.argsort()] + self.b
 
     def logits_naive(self, on: Tensor, label: Tensor | None = None) -> Tensor:
         """The same by the formula as it stands, a product with the columns before k for each k: O(H D^2)."""
@@ -97,7 +104,10 @@ class NADE(Autoregressive):
             on = u[:, k] < (state[:, 1] @ self.V[i] + self.b[i]).double().sigmoid()
             x[:, i] = on.to(x)
             rows = on.nonzero()[:, 0]
-            state.index_copy_(0, rows, _stepped(state.index_select(0, rows), self.W[i]))
+            part = state.index_select(0, rows)
+            a, h = part.unbind(1)
+            torch.sigmoid(a.add_(self.W[i]), out=h)
+            state.index_copy_(0, rows, part)
         return x
 
     @torch.no_grad()
@@ -127,62 +137,28 @@ class ConditionalNADE(Labelled, NADE):
         return self.c + self.U[label]  # (n, H)
 
 
-class Recurrence(Function):
-    """V_k . sigma(a_k) for all steps k, (d, n), of bits (n, d) in their order, a_1 (n, H), and W and V (d, H).
+def recurrence(on: Tensor, a: Tensor, W: Tensor, V: Tensor) -> Tensor:
+    """V_k . sigma(a_k) for all steps k, (n, d), of bits (n, d) in their order, a_1 (n, H), and W and V (d, H)."""
+    by_block = []
+    for bits, w, v in zip(on.split(STEPS, 1), W.split(STEPS), V.split(STEPS), strict=True):
+        logits, a = block(bits, a, w, v)
+        by_block.append(logits)
+    return torch.cat(by_block, 1)
 
-    What a row carries along lies side by side, so that rows in which a bit is on are taken out and put back at once.
+
+def block(on: Tensor, a: Tensor, W: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+    """V_k . sigma(a_k) for the steps k of a block, (n, S), and the a (n, H) after the last of them.
+
+    From bits (n, S), the first a (n, H), and W and V (S, H). There are m vectors a: those that rows begin with, and one
+    after each bit that is on, row by row.
     """
-
-    @staticmethod
-    def forward(ctx, on: Tensor, start: Tensor, W: Tensor, V: Tensor) -> Tensor:
-        state = torch.stack([start, start.sigmoid()], 1)  # (n, 2, H): a and h
-        h = state[:, 1]
-        out = start.new_empty(on.shape[1], len(on))
-        for out_k, rows, w, v in zip(out, _rows_on(on), W.unbind(), V.unbind(), strict=True):
-            torch.mv(h, v, out=out_k)
-            if len(rows):
-                state.index_copy_(0, rows, _stepped(state.index_select(0, rows), w))
-        ctx.save_for_backward(on, state, W, V)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor):
-        """From the last step to the first. `waiting` is the sum of g_k V_k over the steps at which a row's h was as it
-        is: it meets the slope h (1 - h) once, when h changes."""
-        on, end, W, V = ctx.saved_tensors
-        state = torch.cat([end, torch.zeros_like(end)], 1)  # (n, 4, H): a, h, waiting, and the gradient of a
-        _, h, waiting, _ = state.unbind(1)
-        of_W, of_V = torch.zeros_like(W), torch.empty_like(V)
-        steps = zip(g.contiguous(), _rows_on(on), W.unbind(), V.unbind(), of_W, of_V, strict=True)
-        for g_k, rows, w, v, of_w, of_v in reversed(list(steps)):
-            if len(rows):
-                part = state.index_select(0, rows)
-                torch.sum(_met(part), 0, out=of_w)
-                state.index_copy_(0, rows, _stepped(part, -w))
-            torch.mv(h.mT, g_k, out=of_v)
-            waiting.addr_(g_k, v)
-        return None, _met(state), of_W, of_V
-
-
-def _stepped(state: Tensor, w: Tensor) -> Tensor:
-    """a + w and its sigmoid, in place."""
-    a, h = state[:, 0], state[:, 1]
-    torch.sigmoid(a.add_(w), out=h)
-    return state
-
-
-def _met(state: Tensor) -> Tensor:
-    """The gradient of a, once what was waiting has met the slope of h; in place."""
-    _, h, waiting, of_a = state.unbind(1)
-    of_a += torch.ops.aten.sigmoid_backward(waiting, h)
-    waiting.zero_()
-    return of_a
-
-
-def _rows_on(on: Tensor) -> tuple[Tensor, ...]:
-    """For each step, the rows in which its bit is on."""
-    return on.mT.nonzero()[:, 1].split(on.sum(0).tolist())
+    new = pad(on, (1, 0), value=True)  # (n, S + 1), where a vector is not the one before it
+    row, step = new.nonzero().unbind(1)  # (m,) each
+    added = on[row] & (torch.arange(len(W), device=on.device) < step[:, None])  # (m, S), rows of W that it has in it
+    a = torch.addmm(a.index_select(0, row), added.to(a), W)  # (m, H)
+    place = new.flatten().cumsum(0).reshape_as(new) - 1  # (n, S + 1), of the vector that a step sees
+    logits = (a.sigmoid() @ V.mT).gather(0, place[:, :-1])
+    return logits, a.index_select(0, place[:, -1])
 
 
 # Ready-made models
