@@ -80,16 +80,15 @@ def maximum_spanning_tree(weights: Tensor) -> list[list[int]]:
 
     The tree grows from node 0 by the heaviest edge that leaves it; of equal edges, the one to the lowest node.
     """
-    d = len(weights)
-    parents, outside = [[] for _ in range(d)], torch.ones(d, dtype=torch.bool, device=weights.device)
-    best, source = torch.full_like(weights[0], -torch.inf), torch.zeros(d, dtype=torch.int64, device=weights.device)
-    node = 0
-    for _ in range(d - 1):
-        outside[node] = False
-        closer = weights[node] > best
-        best, source = torch.where(closer, weights[node], best), torch.where(closer, node, source)
-        node = int(torch.where(outside, best, -torch.inf).argmax())
-        parents[node] = [int(source[node])]
+    rows: list[list[float]] = weights.tolist()
+    parents: list[list[int]] = [[] for _ in rows]
+    heaviest = {i: (weight, 0) for i, weight in enumerate(rows[0]) if i}  # of the edges to i from the tree, and its end
+    while heaviest:
+        node = max(heaviest, key=lambda i: heaviest[i][0])
+        parents[node] = [heaviest.pop(node)[1]]
+        for i, (weight, _) in heaviest.items():
+            if rows[node][i] > weight:
+                heaviest[i] = rows[node][i], node
     return parents
 
 

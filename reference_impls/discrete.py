@@ -185,6 +185,8 @@ def shares(counts: Tensor, smoothing: float = 0.0) -> Tensor:
         raise ValueError(f"smoothing should be a finite number from 0 up, not {smoothing}")
     counts = counts.double() + smoothing
     total = counts.sum(-1, keepdim=True)
+    if smoothing > 0:
+        return counts / total
     return torch.where(total > 0, counts / total.where(total > 0, 1), 1 / counts.shape[-1])
 
 

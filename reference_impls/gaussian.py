@@ -34,6 +34,7 @@ from reference_impls.gaussian_factors import (
     factor_of_covariance,
     factor_of_draws,
     in_chunks,
+    in_place,
     infinite_at_infinity,
     inverse_factor,
     length,
@@ -69,7 +70,8 @@ class Gaussian:
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         """mu + L z, with z standard normal."""
-        return torch.addmm(self.loc, normals(n, self.loc, generator), self.cholesky.mT)  # (n, d)
+        z = normals(n, self.loc, generator)
+        return in_place(lambda some: torch.addmm(self.loc, some, self.cholesky.mT), z)  # (n, d)
 
     def mean(self) -> Tensor:
         return self.loc  # (d,)

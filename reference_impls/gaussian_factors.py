@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 CHUNK = 2**17
-"""Numbers in a temporary of a log density: 1/2 or 1 MiB stay in the cache of a core. Larger ones can be much slower, as
-the allocator gives their memory back to the system and asks for it again."""
+"""Numbers in a temporary of a log density, for each thread of a processor: 1/2 or 1 MiB stay in the cache of a core.
+Larger ones can be much slower, as the allocator gives their memory back to the system and asks for it again."""
 CHUNK_ON_A_GPU = 2**24
 """The same where it takes more to be busy."""
 GROUPS = 4
@@ -139,9 +139,19 @@ def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
     return whole
 
 
+def in_place(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x), (n, d) as x, some rows at a time and in the memory of x, where no graph needs that any more."""
+    rows = chunk_rows(x, x.shape[1])
+    if len(x) <= rows or function(x[:1]).requires_grad:
+        return function(x)
+    for some in x.split(rows):
+        some.copy_(function(some))
+    return x
+
+
 def chunk_rows(x: Tensor, width: int) -> int:
     """How many rows at a time, where each needs a temporary of `width` numbers."""
-    rows = (CHUNK if x.device.type == "cpu" else CHUNK_ON_A_GPU) // width
+    rows = (CHUNK * torch.get_num_threads() if x.device.type == "cpu" else CHUNK_ON_A_GPU) // width
     return max(1, rows - rows % GROUPS)
 
 

@@ -51,7 +51,7 @@ def e_step(modes: Modes, z: Tensor) -> tuple[Tensor, Sums]:
     to_white, log_scale = _to_white(modes)
     log_likelihood, counts = z.new_zeros(()), z.new_zeros(K)
     products = z.new_zeros(d + 1, K * d) if full else z.new_zeros(2, K, d)
-    step = min(_columns(z, K * d), n)
+    step = min(chunk_rows(z, K * d), n)
     buffers = z.new_empty(2, K * d * step)
     for some in z.split(step, dim=1):
         u, squares = (buffer[: K * d * some.shape[1]].view(K * d, -1) for buffer in buffers)
@@ -86,11 +86,6 @@ def _to_white(modes: Modes) -> tuple[Tensor, Tensor]:
     shift = matrix @ modes.means[:, :, None]  # (k, d, 1)
     log_scale = modes.weights.log() - diagonal.log().sum(-1) - d / 2 * LOG_2PI
     return torch.cat([matrix, -shift], -1).view(K * d, d + 1), log_scale[:, None]
-
-
-def _columns(z: Tensor, width: int) -> int:
-    """How many at a time: enough for each thread of a processor to have a chunk of its own."""
-    return chunk_rows(z, width) * (torch.get_num_threads() if z.device.type == "cpu" else 1)
 
 
 def m_step(modes: Modes, seen: Sums, floor: float) -> Modes:

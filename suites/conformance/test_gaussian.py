@@ -12,6 +12,7 @@ from scipy import integrate, linalg, stats
 import harness
 from reference_impls import gaussian, gaussian_precision
 from reference_impls.gaussian import DiagonalGaussian, Gaussian
+from reference_impls.gaussian_factors import CHUNK
 from reference_impls.gaussian_missing import fit_diagonal_observed, fit_observed, impute, log_prob_observed
 from reference_impls.gaussian_precision import PrecisionGaussian, complete_the_square
 from reference_impls.gaussian_streaming import Statistics, fit_stream, statistics_of
@@ -391,3 +392,21 @@ def test_mistakes_are_named(build, complaint):
 def test_old_faithful_has_the_published_likelihood(old_faithful):
     log_likelihood = Gaussian.fit(old_faithful).log_prob(old_faithful).sum()
     assert abs(log_likelihood + 1289.796745) <= 5e-7  # the digits that are known
+
+
+def test_draws_mapped_in_their_own_memory_are_those_mapped_at_once():
+    """By the last bits: a product of another size may add in another order."""
+    a = torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    model, n = Gaussian(torch.arange(5.0).double(), a @ a.mT + torch.eye(5).double()), CHUNK * torch.get_num_threads()
+    x = model.sample(n, generator=torch.Generator().manual_seed(4))
+    z = torch.randn(n, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    allowed = 8 * torch.finfo(torch.float64).eps * (z.abs() @ model.cholesky.abs().mT + model.loc.abs())
+    assert ((x - (model.loc + z @ model.cholesky.mT)).abs() <= allowed).all()
+
+
+def test_draws_are_differentiable_in_the_parameters_however_many():
+    loc = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    n = CHUNK * torch.get_num_threads()
+    model = Gaussian(loc, cholesky=torch.eye(5, dtype=torch.float64))
+    model.sample(n, generator=torch.Generator().manual_seed(0)).sum().backward()
+    assert torch.equal(loc.grad, torch.full((5,), float(n), dtype=torch.float64))
