@@ -313,8 +313,8 @@ def change_of_variables(subject: Subject) -> Exact:
 
 def _mixed(subject: Subject) -> Tensor:
     """(n, *event): draws, and the same with every other coordinate of the next draw."""
-    ends_of(subject)  # continuous events only
-    x = subject.pilot[:POINTS]
+    ends, pilot = ends_of(subject), subject.pilot
+    x = ends.x[:POINTS].reshape(-1, *ends.shape).to(pilot.dtype)
     mixed = x.reshape(len(x), -1).clone()
     mixed[:, ::2] = x.roll(1, 0).reshape(len(x), -1)[:, ::2]
     return torch.cat([x, mixed.reshape(x.shape)])

@@ -144,17 +144,15 @@ def ends_of(subject: Subject) -> Ends:
 
 
 def _found(subject: Subject) -> Ends:
-    x = subject.pilot[:ROWS]
-    if not x.is_floating_point() or bool(subject.profile.chart.discrete.any()):
+    pilot = subject.pilot[:ROWS]
+    if not pilot.is_floating_point() or bool(subject.profile.chart.discrete.any()):
         raise NotApplicable("events have discrete coordinates, and no map stretches those")
-    x = x[x.reshape(len(x), -1).isfinite().all(1)]
     with torch.no_grad():
-        z = base_draws(subject, len(x), "round trip")
-        z = answer(subject.model, "inverse", x, x.shape) if z is None else z
+        z, x = _points(subject, subject.model)
         if z.shape != x.shape:
             raise NotApplicable(f"the base has events {tuple(z.shape[1:])}, and the model {tuple(x.shape[1:])}")
         model, dtype = _finest(subject, z, x)
-        z, x = z.to(dtype), x.to(dtype)
+        z, x = (points.to(dtype) for points in _points(subject, model))
         with Watched() as watched:
             seen = [
                 answer(model, "forward", z, z.shape),
@@ -164,6 +162,18 @@ def _found(subject: Subject) -> Ends:
     units = {torch.finfo(kind).eps / 2 for kind in (*watched.dtypes, *(each.dtype for each in seen))}
     seed = subject.seed_for("signs of the probes")
     return Ends(model, tuple(x.shape[1:]), z.reshape(len(z), -1), x.reshape(len(x), -1), max(units), seed)
+
+
+def _points(subject: Subject, model: Model) -> tuple[Tensor, Tensor]:
+    """Draws of the base of a model, or what its draws come from, and its draws; both (n, *event).
+
+    Of streams that know nothing of the subject's dtype: a FAIL that is tried again in float64 is tried at its points.
+    """
+    there = Subject(model, subject.effort, subject.seed)
+    x = there.sample(ROWS, "round trip draws") if model.can("sample") else subject.pilot[:ROWS]
+    x = x[x.reshape(len(x), -1).isfinite().all(1)]
+    z = base_draws(there, len(x), "round trip")
+    return (answer(model, "inverse", x, x.shape) if z is None else z), x
 
 
 def base_of(model: Model) -> Model:
