@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import CallError
 from harness.processes import Processes
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.cluster import Cluster
+
+T = TypeVar("T")
 
 INTERRUPTED = 130
 """Exit status."""
@@ -29,6 +31,66 @@ def workforce(call: Any, **options: Any) -> Processes | Cluster:
     from harness.cluster import Cluster
 
     return Cluster(call.scheduler, **options)
+
+
+SEEDS_HINT = "give a whole number of 0 or more, or several with commas between them, such as 0,1,2"
+DEVICES = ("cpu", "cuda")
+
+
+def seeds_in(given: object) -> tuple[int, ...]:
+    """The seeds of `--seed`: a number, a list, or text such as "0,1,2". CallError for what holds none, or one twice."""
+    return tuple(_different("--seed", [_seed(entry) for entry in _entries("--seed", given, SEEDS_HINT)]))
+
+
+def devices_in(given: object) -> tuple[str, ...]:
+    """The devices of `--device`: a name, a list, or text such as "cpu,cuda". CallError as for seeds."""
+    hint = f"choose one of {', '.join(DEVICES)}, or both with a comma between them"
+    names = [str(entry) for entry in _entries("--device", given, hint)]
+    strange = [name for name in names if name not in DEVICES]
+    if strange:
+        raise CallError(f"--device is {strange[0]!r}: {hint}")
+    return tuple(_different("--device", names))
+
+
+def in_words(models: int, seeds: Sequence[int], devices: Sequence[str]) -> str:
+    """'3 models', or '3 models at 2 seeds on cpu and cuda'."""
+    words = [f"{models} model{'' if models == 1 else 's'}"]
+    words += [f"at {len(seeds)} seeds"] if len(seeds) > 1 else []
+    words += [f"on {' and '.join(devices)}"] if len(devices) > 1 else []
+    return " ".join(words)
+
+
+def _entries(option: str, given: object, hint: str) -> list[object]:
+    """What stands between the commas."""
+    entries = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+    found = list(entries) if isinstance(entries, list | tuple) else [entries]
+    if not found or "" in found:
+        raise CallError(f"{option} is {given!r}, which has an empty entry: {hint}")
+    return found
+
+
+def _seed(entry: object) -> int:
+    whole = not isinstance(entry, bool) and isinstance(entry, int | str)
+    if not whole or not str(entry).isascii() or not str(entry).isdecimal():
+        raise CallError(f"--seed is {entry!r}: {SEEDS_HINT}")
+    return int(str(entry))
+
+
+def _different(option: str, values: list[T]) -> list[T]:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise CallError(f"{option} names {twice[0]} twice: leave one out")
+    return values
+
+
+def check_cuda(devices: Sequence[str], scheduler: str = "") -> None:
+    """Refuse `cuda` where there is none; the workers of a cluster are asked instead when the run starts."""
+    if "cuda" not in devices or scheduler:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CallError("--device is cuda, but torch finds no CUDA device: choose --device cpu")
 
 
 def check_workers(call: Any) -> None:

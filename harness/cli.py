@@ -31,7 +31,8 @@ SPEC_HELP = (
 )
 CHECK_EXAMPLES = (
     "Examples:  harness check mypackage.flows:trained  ·  harness check model.py:Flow --effort quick  ·  "
-    "harness check model.py:Flow --only density --seed 3  ·  harness check suite.py:models --workers 4 --html page.html"
+    "harness check model.py:Flow --only density --seed 3  ·  "
+    "harness check suite.py:models --seed 0,1,2 --device cpu,cuda --workers 4 --html page.html"
 )
 
 
@@ -53,8 +54,17 @@ def check(
             metavar="quick|standard|thorough", help="Draws and tolerance: 2^14, 2^18 or 2^22 draws. Default: standard."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="All draws follow from it. Default: 0.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="Where models run. Default: cpu.")] = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,...",
+            help="All draws follow from it; several, such as 0,1,2, examine models at each. Default: 0.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="cpu|cuda", help="Where models run; cpu,cuda examines them on both. Default: cpu."),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(metavar="float32|float64", help="Cast models to it. Default: as they are.")
     ] = None,
@@ -83,19 +93,20 @@ def check(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one HTML page that needs no network.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Models examined at once. Default: 1.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Models, seeds and devices examined at once. Default: 1.")] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
             metavar="ADDR",
             help="Examine on the workers of this Dask scheduler, such as tcp://host:8786. They need the same versions, "
-            "and a file system that is shared. The result does not depend on them.",
+            "and a file system that is shared; for cuda, the resource GPU. The result does not depend on them.",
         ),
     ] = None,
 ) -> int:
-    """Examine models, each in a process of its own.
+    """Examine models, each in a process of its own: once, or once for each of several seeds and devices.
 
-    A model that hangs, dies or eats memory costs its own ERROR verdict and no other's. Ctrl-C keeps what was finished.
+    All of it is one run: false alarms are as rare as --alpha says over all models, seeds and devices together. A model
+    that hangs, dies or eats memory costs its own ERROR verdict and no other's. Ctrl-C keeps what was finished.
     """
     from harness import commands
 

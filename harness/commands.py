@@ -9,7 +9,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,18 +18,22 @@ from typing import TYPE_CHECKING, Any
 from harness import config
 from harness.calls import (
     INTERRUPTED,
+    check_cuda,
     check_outputs,
     check_workers,
+    devices_in,
     files_of,
+    in_words,
     new_console,
     say,
+    seeds_in,
     stoppable,
     unwritable_is_wrong,
     workforce,
 )
 from harness.effort import EFFORTS, Settings, effort_named
 from harness.errors import CallError
-from harness.isolate import Listed, Options, examine, expand
+from harness.isolate import Listed, Options, crossed, examine, expand
 from harness.processes import DEFAULT_TIMEOUT, Processes
 from harness.resolve import close_to
 
@@ -38,18 +42,17 @@ if TYPE_CHECKING:
     from harness.evidence import Record
     from harness.report import Law, Report
 
-DEVICES = ("cpu", "cuda")
 DTYPES = ("", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of `harness check`, with the defaults of its options."""
+    """A call of `harness check`, with the defaults of its options. Every model is examined at each seed and device."""
 
     specs: tuple[str, ...] = ()
     effort: str = "standard"
-    seed: int = 0
-    device: str = "cpu"
+    seed: tuple[int, ...] = (0,)
+    device: tuple[str, ...] = ("cpu",)
     dtype: str = ""
     only: tuple[str, ...] = ()
     strict: bool = False
@@ -72,7 +75,7 @@ class Call:
 def check(specs: Sequence[str], given: Mapping[str, Any]) -> int:
     """Examine the models of the SPECs, or of pyproject.toml when there are none; `given` are options of the call."""
     read = None if specs else config.load(Path(config.FILE))
-    call = Call(tuple(specs) if read is None else read.models, **{**_plain(read), **given})
+    call = Call(tuple(specs) if read is None else read.models, **_plain({**(read.options if read else {}), **given}))
     _validate(call)
     check_outputs(call.outputs(), files_of(call.specs))
     status, _ = run(call, {} if read is None else read.expected_failures)
@@ -92,9 +95,11 @@ def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
             _validate_checks(call)
             laws = {id: Law(*texts) for id, *texts in processes.greeting()}
             models = expand(processes, call.specs)
-            display.say(f"examining {len(models)} {'model' if len(models) == 1 else 'models'}", len(models))
-            options = Options(call.effort, call.seed, call.alpha, call.device, call.dtype, call.budget, call.only)
-            records, interrupted = examine(processes, models, options, display)
+            instances = crossed(models, call.seed, call.device)
+            display.say(f"examining {in_words(len(models), call.seed, call.device)}", len(instances))
+            seed, device = call.seed[0], call.device[0]  # of instances that have none of their own
+            options = Options(call.effort, seed, call.alpha, device, call.dtype, call.budget, call.only)
+            records, interrupted = examine(processes, instances, options, display)
     report = _report(call, records, models, expected, laws, started, time.perf_counter() - clock)
     _show(report, call, interrupted)
     if interrupted:
@@ -105,18 +110,15 @@ def run(call: Call, expected: Mapping[str, str]) -> tuple[int, Report]:
 # ------------------------------------------------------------------------------------------- before the run
 
 
-def _plain(read: config.Config | None) -> dict[str, Any]:
-    """Options of the file, in the types of the call."""
-    options = dict(read.options) if read is not None else {}
-    if "only" in options:
-        options["only"] = tuple(options["only"])
-    return options
+def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the file and of the command line, in the types of the call."""
+    types: dict[str, Callable[[Any], Any]] = {"only": tuple, "seed": seeds_in, "device": devices_in}
+    return {name: types[name](value) if name in types else value for name, value in given.items()}
 
 
 def _validate(call: Call) -> None:
     for option, value, allowed in (
         ("effort", call.effort, EFFORTS),
-        ("device", call.device, DEVICES),
         ("dtype", call.dtype, DTYPES),
     ):
         if value not in allowed:
@@ -145,11 +147,7 @@ def _validate_checks(call: Call) -> None:
                 select(CHECKS, (name,))
             except KeyError:
                 raise CallError(_unknown_check(name, CHECKS)) from None
-    if call.device == "cuda" and not call.scheduler:  # whose workers are asked instead
-        import torch
-
-        if not torch.cuda.is_available():
-            raise CallError("--device is cuda, but torch finds no CUDA device: choose --device cpu")
+    check_cuda(call.device, call.scheduler)
 
 
 def _unknown_check(name: str, checks: Sequence[Check]) -> str:
@@ -173,7 +171,8 @@ def _report(
 
     return Report.of(
         records,
-        Settings(effort_named(call.effort), call.seed, call.budget),
+        Settings(effort_named(call.effort), call.seed[0], call.budget),
+        seed=call.seed,
         alpha=call.alpha,
         expected_failures=_by_name(expected, models),
         device=call.device,

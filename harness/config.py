@@ -16,8 +16,8 @@ EXAMPLE = '[tool.harness] with models = ["package.module:attr"]'
 TYPES: dict[str, tuple[type, ...]] = {
     "models": (list,),
     "effort": (str,),
-    "seed": (int,),
-    "device": (str,),
+    "seed": (int, list),
+    "device": (str, list),
     "dtype": (str,),
     "only": (list,),
     "strict": (bool,),

@@ -61,18 +61,18 @@ class Display:
         if self.live is None:
             self.console.print(Text(stage))
 
-    def at(self, model: str, stage: str, n: int) -> None:
-        seen = self._seen(model)
+    def at(self, instance: str, stage: str, n: int) -> None:
+        seen = self._seen(instance)
         seen.stage, seen.n = stage, n
 
     def record(self, record: Record) -> None:
-        self._seen(record.model).counts[record.verdict] += 1
+        self._seen(record.instance).counts[record.verdict] += 1
 
-    def done(self, model: str) -> None:
-        seen = self.running.pop(model, _Seen(time.monotonic()))
+    def done(self, instance: str) -> None:
+        seen = self.running.pop(instance, _Seen(time.monotonic()))
         self.finished += 1
         line = Text(f"[{self.finished}/{self.total}] " if self.total else "", "bright_black")
-        line.append(printable(model), "default").append("  ").append_text(_tally(seen.counts))
+        line.append(printable(instance), "default").append("  ").append_text(_tally(seen.counts))
         self.console.print(line.append(f"  {time.monotonic() - seen.started:.1f} s", "bright_black"))
 
     def tick(self) -> None:
@@ -82,10 +82,10 @@ class Display:
             self.drawn = now
             self.live.update(self._picture(), refresh=True)
 
-    def _seen(self, model: str) -> _Seen:
-        if model not in self.running:
-            self.running[model] = _Seen(time.monotonic())
-        return self.running[model]
+    def _seen(self, instance: str) -> _Seen:
+        if instance not in self.running:
+            self.running[instance] = _Seen(time.monotonic())
+        return self.running[instance]
 
     def _picture(self) -> RenderableType:
         """A line for the run and one for each model that is being examined."""
@@ -94,9 +94,9 @@ class Display:
         grid = Table.grid(padding=(0, 2))
         for column in range(4):
             grid.add_column(justify="right" if column == 2 else "left", overflow="ellipsis", no_wrap=True)
-        for model, seen in self.running.items():
+        for instance, seen in self.running.items():
             draws = f"{seen.n:,} draws" if seen.n else ""
-            name, stage = Text(f"  {printable(model)}"), Text(printable(seen.stage), "cyan")
+            name, stage = Text(f"  {printable(instance)}"), Text(printable(seen.stage), "cyan")
             grid.add_row(name, stage, Text(draws), _tally(seen.counts))
         return Group(self.spinner, grid)
 

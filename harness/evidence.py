@@ -65,11 +65,31 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What later runs go on from: sums of numbers of at least -1 of which the law says that their mean is at most 0.
+
+    Of each quantity of a statistic there are numbers that are positive in mean where it lies above the law's value, and
+    others where it lies below: their sums and the sums of their squares (see `harness.statistics.carried`). `kept` are
+    the places of those that are kept, among as many as `of`; which ones is settled before a draw is made. `log_e` is
+    the evidence of the last look. What arithmetic explains is allowed for, in it and in the sums.
+    """
+
+    log_e: float
+    of: int
+    kept: tuple[int, ...]
+    above: tuple[float, ...]
+    above_squares: tuple[float, ...]
+    below: tuple[float, ...]
+    below_squares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Estimated:
     """A statistical comparison: the looks that were taken, the last of which counts.
 
     `tolerance` is in the unit of the statistic. `asymptotic` marks a law that leans on a central-limit argument and
-    was confirmed on fresh draws. `power` says, for a law whose numbers can be void, how much of the draws spoke.
+    was confirmed on fresh draws. `carried` is what later runs go on from; None where they cannot: an asymptotic law, or
+    one that rests on rows of a table, which every run sees again.
     """
 
     path: tuple[Look, ...]
@@ -80,6 +100,7 @@ class Estimated:
     columns: int = 1
     asymptotic: bool = False
     cells: tuple[Cell, ...] = ()
+    carried: Carried | None = None
 
     @property
     def last(self) -> Look:
@@ -127,7 +148,10 @@ class Reproducer:
 
 @dataclass(frozen=True)
 class Record:
-    """One model under one check: the evidence, the verdict that follows from it, and what a reader needs."""
+    """One model under one check: the evidence, the verdict that follows from it, and what a reader needs.
+
+    `seed` and `device` are None and empty where the run has one of them, and says so itself.
+    """
 
     model: str
     check: str
@@ -139,6 +163,13 @@ class Record:
     label: str = ""
     expected: str = ""
     reproducer: Reproducer | None = None
+    seed: int | None = None
+    device: str = ""
+
+    @property
+    def instance(self) -> str:
+        """The model, with the seed and the device where the run has several."""
+        return instance_name(self.model, self.seed, self.device)
 
     @property
     def statistic(self) -> float | None:
@@ -164,3 +195,9 @@ class Record:
     def n_samples(self) -> int:
         """Draws, or points, that the verdict rests on."""
         return self.evidence.n if isinstance(self.evidence, Exact | Estimated) else 0
+
+
+def instance_name(model: str, seed: int | None, device: str) -> str:
+    """How a model is called where it is examined several times: "Flow (seed 1, cuda)"; its name alone where not."""
+    words = [*([] if seed is None else [f"seed {seed}"]), *([device] if device else [])]
+    return f"{model} ({', '.join(words)})" if words else model

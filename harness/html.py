@@ -86,7 +86,7 @@ def render(reports: Report | Sequence[Report]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the matrix: a model in one run, and its records by check."""
+    """One line of the matrix: a model in one run, at one seed and on one device, and its records by check."""
 
     name: str
     run: int
@@ -105,15 +105,15 @@ def needs_attention(record: Record) -> bool:
 
 
 def matrix_rows(reports: Sequence[Report]) -> list[Row]:
-    """A row a model and run. Names are unique: one that comes again says of which run it is, or its number."""
+    """A row an instance and run. Names are unique: one that comes again says of which run it is, or its number."""
     rows: dict[str, Row] = {}
     for index, report in enumerate(reports):
         current: dict[str, Row] = {}
         for record in report.records:
-            row = current.get(record.model)
+            row = current.get(record.instance)
             if row is None or record.check in row.records:
-                row = Row(_unique(record.model, index, rows), index, {})
-                current[record.model] = rows[row.name] = row
+                row = Row(_unique(record.instance, index, rows), index, {})
+                current[record.instance] = rows[row.name] = row
             row.records[record.check] = record
     return list(rows.values())
 
@@ -174,6 +174,8 @@ def _detail(record: Record) -> dict[str, Any]:
         "alpha": _short(record.alpha),
         "label": record.label,
         "expected": record.expected,
+        "seed": "" if record.seed is None else str(record.seed),
+        "device": record.device,
         "attention": needs_attention(record),
         "reproducer": plain(record.reproducer),
         "evidence": _evidence(record),
@@ -250,10 +252,11 @@ def fragment(report: Report) -> str:
     """A small table for a notebook: a row a model, what needs attention below it."""
     head = "".join(f"<th>{verdict}</th>" for verdict in Verdict)
     body = ""
-    for model in report.models:
-        own = [record.verdict for record in report.records if record.model == model]
-        body += f"<tr><td>{escape(model)}</td>" + "".join(f"<td>{own.count(v) or ''}</td>" for v in Verdict) + "</tr>"
-    lines = [f"{r.verdict} {r.model} {r.check}: {r.message}" for r in (*report.errors, *report.failures)]
+    for instance in report.instances:
+        own = [record.verdict for record in report.records if record.instance == instance]
+        counts = "".join(f"<td>{own.count(v) or ''}</td>" for v in Verdict)
+        body += f"<tr><td>{escape(instance)}</td>{counts}</tr>"
+    lines = [f"{r.verdict} {r.instance} {r.check}: {r.message}" for r in (*report.errors, *report.failures)]
     listed = "".join(f"<li>{escape(line)}</li>" for line in (*lines, *report.problems))
     answer = "passed" if report.passed else "did not pass"
     return f"<table><tr><th>model</th>{head}</tr>{body}</table><ul>{listed}</ul><p><b>{answer}</b></p>"

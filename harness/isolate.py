@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from harness.effort import Effort, effort_named
 from harness.errors import InterruptedRunError
-from harness.evidence import Absent, Evidence, Raised, Record
+from harness.evidence import Absent, Evidence, Raised, Record, instance_name
 from harness.judge import explain, judge
 from harness.processes import Ending, Hear, Message, Request
 from harness.resolve import SpecError
@@ -30,8 +30,9 @@ LOST = "verdicts do not arrive: the model closed a descriptor that it had not op
 class Listed:
     """A model of the run: its name there, and the SPEC that names it alone. `trouble` is why it could not be listed.
 
-    `only` are the checks to be made on this model, where they are not those of the run; `alphas` are shares of alpha,
-    by check, that are given rather than worked out.
+    `seed` and `device` are its own where the run has several, else None and empty. `only` are the checks to be made on
+    this model, where they are not those of the run; `alphas` are shares of alpha, by check, that are given rather than
+    worked out.
     """
 
     name: str
@@ -39,11 +40,29 @@ class Listed:
     trouble: Raised | None = None
     only: tuple[str, ...] = ()
     alphas: Mapping[str, float] = field(default_factory=dict)
+    seed: int | None = None
+    device: str = ""
+
+    @property
+    def instance(self) -> str:
+        """Its name, with the seed and device that are its own."""
+        return instance_name(self.name, self.seed, self.device)
+
+
+def crossed(models: Sequence[Listed], seeds: Sequence[int], devices: Sequence[str]) -> tuple[Listed, ...]:
+    """Every model once for each device and seed: what a run examines, each in a process of its own."""
+    return tuple(
+        replace(model, seed=seed if len(seeds) > 1 else None, device=device if len(devices) > 1 else "")
+        for model in models
+        for device in devices
+        for seed in seeds
+    )
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the models of a run are examined. `alpha` is the false-alarm budget of all of them together."""
+    """How the models of a run are examined, where they do not say it themselves. `alpha` is the false-alarm budget of
+    all of them together."""
 
     effort: str | Effort
     seed: int
@@ -69,24 +88,24 @@ class Workforce(Protocol):
 class Watcher(Protocol):
     """Who wants to see a run as it goes."""
 
-    def at(self, model: str, stage: str, n: int) -> None:
-        """The model's examination is at this check or stage, after so many draws."""
+    def at(self, instance: str, stage: str, n: int) -> None:
+        """The examination of this instance of a model is at this check or stage, after so many draws."""
 
     def record(self, record: Record) -> None:
         """A check was decided."""
 
-    def done(self, model: str) -> None:
-        """The model's examination is over."""
+    def done(self, instance: str) -> None:
+        """The examination of this instance of a model is over."""
 
 
 class Unwatched:
     """A watcher for a run that nobody looks at."""
 
-    def at(self, model: str, stage: str, n: int) -> None: ...
+    def at(self, instance: str, stage: str, n: int) -> None: ...
 
     def record(self, record: Record) -> None: ...
 
-    def done(self, model: str) -> None: ...
+    def done(self, instance: str) -> None: ...
 
 
 def expand(processes: Workforce, specs: Sequence[str]) -> tuple[Listed, ...]:
@@ -126,7 +145,7 @@ def _distinct(listed: Sequence[Listed]) -> tuple[Listed, ...]:
 def examine(
     processes: Workforce, models: Sequence[Listed], options: Options, watcher: Watcher
 ) -> tuple[tuple[Record, ...], bool]:
-    """Records of all models, in their order, and whether the run was interrupted. Each model has an equal share of
+    """Records of all models, in their order, and whether the run was interrupted. Each has an equal share of
     alpha, so by the union bound the probability of any false FAIL in the run is at most alpha."""
     share = options.alpha / len(models)
     tables = [_Table(model, share, options, watcher) for model in models]
@@ -134,9 +153,10 @@ def examine(
     requests = [
         {
             **{"job": "examine", "spec": table.model.spec, "name": table.model.name, "alpha": share},
-            **{"effort": asdict(effort_named(options.effort)), "seed": options.seed, "budget": options.budget},
+            **{"effort": asdict(effort_named(options.effort)), "budget": options.budget},
             **{"only": list(table.only), "alphas": dict(table.model.alphas)},
-            **{"device": options.device, "dtype": options.dtype},
+            "seed": options.seed if table.model.seed is None else table.model.seed,
+            **{"device": table.model.device or options.device, "dtype": options.dtype},
         }
         for table in jobs
     ]
@@ -185,13 +205,13 @@ class _Table:
             record = loaded_record(message["record"])
             if record.model != self.model.name or record.check in self.records:
                 raise ValueError(f"no record of {self.model.name}")
-            self._enter(record)
+            self._enter(replace(record, seed=self.model.seed, device=self.model.device))
         elif "plan" in message:
             self.plan = {str(id): float(alpha) for id, alpha in message["plan"]}
         elif "at" in message:
             stage, n = message["at"]
             self.stage = str(stage)
-            self.watcher.at(self.model.name, self.stage, int(n))
+            self.watcher.at(self.model.instance, self.stage, int(n))
         elif "raised" in message:
             self.raised = message["raised"]
 
@@ -215,11 +235,15 @@ class _Table:
         for id in [running, *(id for id in missing if id != running)] if missing else []:
             blocked = Absent(f"{ENDED} {running}", running)
             self._enter(self._filled(id, plan[id], trouble if id == running else blocked))
-        self.watcher.done(self.model.name)
+        self.watcher.done(self.model.instance)
 
     def _filled(self, id: str, alpha: float, evidence: Evidence) -> Record:
         verdict = judge(evidence, alpha)
-        return Record(self.model.name, id, verdict, evidence, alpha, 0.0, explain(evidence, verdict, alpha))
+        return Record(
+            *(self.model.name, id, verdict, evidence, alpha, 0.0, explain(evidence, verdict, alpha)),
+            seed=self.model.seed,
+            device=self.model.device,
+        )
 
     def in_order(self) -> list[Record]:
         """Records in the order of the plan."""

@@ -1,4 +1,6 @@
-"""Report to JUnit XML, which continuous-integration services show: a testsuite a model, a testcase a check."""
+"""Report to JUnit XML, which continuous-integration services show: a testsuite an instance of a model, a testcase a
+check.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,12 @@ def junit_xml(report: Report, *, strict: bool = False) -> str:
     An expected failure that is met is skipped with its reason; one that is not met is a failure.
     """
     root = Element("testsuites", name="harness")
-    for model in report.models:
-        suite = SubElement(root, "testsuite", name=xml_text(model), timestamp=report.run.started.partition("+")[0])
-        _facts(suite, report)
-        for record in report.records:
-            if record.model == model:
-                _case(suite, record, strict)
+    for instance in report.instances:
+        own = [record for record in report.records if record.instance == instance]
+        suite = SubElement(root, "testsuite", name=xml_text(instance), timestamp=report.run.started.partition("+")[0])
+        _facts(suite, report, own[0])
+        for record in own:
+            _case(suite, record, strict)
     if report.unmatched:
         suite = SubElement(root, "testsuite", name=EXPECTATIONS)
         for key, reason in report.unmatched.items():
@@ -41,12 +43,12 @@ def junit_xml(report: Report, *, strict: bool = False) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
-def _facts(suite: Element, report: Report) -> None:
+def _facts(suite: Element, report: Report, record: Record) -> None:
     run = report.run
     facts = {
-        "seed": run.seed,
+        "seed": run.seed if record.seed is None else record.seed,
         "effort": run.effort.name,
-        "device": run.device,
+        "device": record.device or run.device,
         "dtype": run.dtype,
         "alpha": run.alpha,
         "contract": run.contract,
@@ -61,7 +63,7 @@ def _facts(suite: Element, report: Report) -> None:
 def _case(suite: Element, record: Record, strict: bool) -> None:
     """One check on one model."""
     case = SubElement(
-        suite, "testcase", classname=xml_text(record.model), name=xml_text(record.check), time=f"{_time(record):.3f}"
+        suite, "testcase", classname=xml_text(record.instance), name=xml_text(record.check), time=f"{_time(record):.3f}"
     )
     label = f" [{record.label}]" if record.label else ""
     message = record.message + label

@@ -12,16 +12,18 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import CONTRACT_VERSION
 from harness.effort import CONFIDENCE, Effort, Settings
-from harness.evidence import Absent, Estimated, Record, Verdict
+from harness.evidence import Absent, Estimated, Record, Verdict, instance_name
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
 
+
+T = TypeVar("T")
 
 VERSIONED = {"harness": "genharness", "torch": "torch", "numpy": "numpy", "scipy": "scipy"}
 """Name in a report to the distribution of which it is the version."""
@@ -40,16 +42,17 @@ class Law:
 class Run:
     """What a run was made with. `alpha` is the false-alarm budget of the whole run, `started` is ISO 8601 in UTC.
 
-    `dtype` is empty where each model kept its own; `budget` is the seconds that a model's draws could take, if limited;
+    `device` and `seed` are one value, or a tuple of several, and then each record says its own. `dtype` is empty where
+    each model kept its own; `budget` is the seconds that a model's draws could take, if limited;
     `seconds` are those of the whole run where it was timed, else the sum over its checks. `specs` has the SPEC of each
     model, by name; none of objects that were given in Python.
     """
 
     versions: Mapping[str, str]
     platform: str
-    device: str
+    device: str | tuple[str, ...]
     dtype: str
-    seed: int
+    seed: int | tuple[int, ...]
     effort: Effort
     budget: float | None
     alpha: float
@@ -59,6 +62,21 @@ class Run:
     seconds: float
     command: str = ""
     specs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All of them."""
+        return self.seed if isinstance(self.seed, tuple) else (self.seed,)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.device if isinstance(self.device, tuple) else (self.device,)
+
+    @property
+    def several(self) -> bool:
+        """Was a model examined more than once?"""
+        return len(self.seeds) > 1 or len(self.devices) > 1
 
 
 @dataclass(frozen=True)
@@ -78,8 +96,9 @@ class Report:
         *,
         alpha: float,
         expected_failures: Mapping[str, str] | None = None,
-        device: str = "cpu",
+        device: str | Sequence[str] = "cpu",
         dtype: str = "",
+        seed: int | Sequence[int] | None = None,
         started: datetime | None = None,
         seconds: float | None = None,
         command: str = "",
@@ -89,15 +108,17 @@ class Report:
         """The report of a finished, or interrupted, run. `laws` are those of all checks, where they are at hand.
 
         `expected_failures` maps "check.id", which speaks of every model on which the check was made, or
-        "model::check.id" to the reason. It is met only while the check does FAIL.
+        "model::check.id" to the reason; where a model is examined several times, also "model (cuda)::check.id" or
+        "model (seed 1, cuda)::check.id". It is met only while the check does FAIL. `seed` are the seeds of a run with
+        several, where it is not the one of the settings.
         """
         marked, unmatched = _with_expectations(tuple(records), expected_failures or {})
         run = Run(
             versions=versions(),
             platform=platform.platform(),
-            device=device,
+            device=_one_or_all(device),
             dtype=dtype,
-            seed=settings.seed,
+            seed=_one_or_all(settings.seed if seed is None else seed),
             effort=settings.effort,
             budget=settings.budget,
             alpha=alpha,
@@ -116,6 +137,11 @@ class Report:
     def models(self) -> tuple[str, ...]:
         """Names of the models, in order."""
         return tuple(dict.fromkeys(record.model for record in self.records))
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """What was examined, in order: models, each with its seed and device where the run has several."""
+        return tuple(dict.fromkeys(record.instance for record in self.records))
 
     @property
     def counts(self) -> dict[Verdict, int]:
@@ -147,7 +173,7 @@ class Report:
     def problems(self) -> tuple[str, ...]:
         """What fails the run besides its verdicts, a sentence each."""
         stale = [
-            f"{r.model}::{r.check} was expected to fail ({r.expected}) but is {r.verdict}: remove the expectation"
+            f"{r.instance}::{r.check} was expected to fail ({r.expected}) but is {r.verdict}: remove the expectation"
             for r in self.records
             if r.expected and r.verdict is not Verdict.FAIL
         ]
@@ -228,7 +254,10 @@ def row(record: Record, run: Run) -> dict[str, Any]:
         "label": record.label,
         "expected": record.expected,
         "blocked_by": seen.blocked_by if isinstance(seen, Absent) else "",
-        **{"effort": run.effort.name, "seed": run.seed, "device": run.device, "dtype": run.dtype},
+        "effort": run.effort.name,
+        "seed": run.seed if record.seed is None else record.seed,
+        "device": record.device or run.device,
+        "dtype": run.dtype,
     }
 
 
@@ -242,7 +271,7 @@ def merge(reports: Sequence[Report]) -> Report:
         if differing:
             raise ValueError(f"these reports differ in {', '.join(differing)}: merge only runs that were made alike")
     records = tuple(record for report in reports for record in report.records)
-    twice = [pair for pair, times in Counter((r.model, r.check) for r in records).items() if times > 1]
+    twice = [pair for pair, times in Counter((r.instance, r.check) for r in records).items() if times > 1]
     if twice:
         raise ValueError(f"{'::'.join(twice[0])} is in two of these reports: leave one of them out")
     made = {key for r in records for key in _keys(r)}
@@ -269,9 +298,17 @@ def _alike(run: Run) -> dict[str, Any]:
 
 
 def _keys(record: Record) -> tuple[str, ...]:
-    """The expected failures by which a record can be named: SKIPs, which were not made, only in full."""
-    named = f"{record.model}::{record.check}"
-    return (named,) if record.verdict is Verdict.SKIP else (named, record.check)
+    """The expected failures by which a record can be named, narrow ones first: SKIPs, which were not made, only with
+    their model."""
+    models = (record.instance, instance_name(record.model, None, record.device), record.model)
+    named = tuple(dict.fromkeys(f"{model}::{record.check}" for model in models))
+    return named if record.verdict is Verdict.SKIP else (*named, record.check)
+
+
+def _one_or_all(given: T | Sequence[T]) -> T | tuple[T, ...]:
+    """A single value is itself, whether or not it came alone in a list."""
+    values: tuple[Any, ...] = tuple(given) if isinstance(given, list | tuple) else (given,)
+    return values[0] if len(values) == 1 else values
 
 
 def _with_expectations(

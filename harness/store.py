@@ -15,15 +15,19 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from harness.evidence import Absent, Estimated, Exact, Raised, Record, Reproducer, Verdict
+from harness.evidence import Absent, Carried, Estimated, Exact, Raised, Record, Reproducer, Verdict
 from harness.judge import explain, judge
 from harness.report import Report
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+READABLE = ("1.0", SCHEMA_VERSION)
+"""Version 1.1 has runs with several seeds or devices, and evidence that later runs go on from. A report without is
+written as 1.0, which can hold it."""
 SCHEMA_PATH = Path(__file__).with_name("schema.json")
 
 TYPES: dict[str, type] = {"exact": Exact, "estimated": Estimated, "absent": Absent, "raised": Raised}
@@ -31,6 +35,8 @@ TYPES: dict[str, type] = {"exact": Exact, "estimated": Estimated, "absent": Abse
 
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _DERIVED = ("statistic", "bound", "n_samples")
+_OPTIONAL = {"seed": None, "device": ""}
+"""Fields of a record that are left out where they say nothing."""
 
 
 def schema() -> dict[str, Any]:
@@ -62,6 +68,8 @@ def plain(value: Any) -> Any:
             return [plain(item) for item in value]
     if is_dataclass(value):
         inside = {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+        if isinstance(value, Estimated) and value.carried is None:
+            del inside["carried"]
         tag = [name for name, of in TYPES.items() if type(value) is of]
         return {"type": tag[0], **inside} if tag else inside
     raise TypeError(f"a report holds plain numbers and text only, not {type(value).__name__}")
@@ -69,15 +77,15 @@ def plain(value: Any) -> Any:
 
 def plain_record(record: Record) -> dict[str, Any]:
     """A record with the fields that follow from its evidence, for readers that do not want to work them out."""
-    own = plain(record)
-    front = {name: own.pop(name) for name in ("model", "check", "verdict")}
+    own = {name: value for name, value in plain(record).items() if _OPTIONAL.get(name, ...) != value}
+    front = {name: own.pop(name) for name in ("model", *_OPTIONAL, "check", "verdict") if name in own}
     return {**front, **{name: plain(getattr(record, name)) for name in _DERIVED}, **own}
 
 
 def dumps(report: Report) -> str:
     """The report as ASCII JSON, one record a line."""
     head = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": _version(report),
         "passed": report.passed,
         "counts": plain({str(verdict): count for verdict, count in report.counts.items()}),
         "run": plain(report.run),
@@ -87,6 +95,13 @@ def dumps(report: Report) -> str:
     lines = [f" {_json(name)}: {_json(value)}" for name, value in head.items()]
     records = ",\n".join(f"  {_json(plain_record(record))}" for record in report.records)
     return "{\n" + ",\n".join(lines) + ',\n "records": [\n' + records + "\n ]\n}\n"
+
+
+def _version(report: Report) -> str:
+    """The oldest that holds the report."""
+    seen = [record.evidence for record in report.records if isinstance(record.evidence, Estimated)]
+    newer = any(evidence.carried is not None for evidence in seen)
+    return SCHEMA_VERSION if report.run.several or newer else "1.0"
 
 
 def _json(value: Any) -> str:
@@ -191,9 +206,9 @@ def loads(text: str) -> Report:
         raise ValueError(
             "is JSON but no report: it has no schema_version; give a file that `harness check --json` wrote"
         )
-    if data["schema_version"] != SCHEMA_VERSION:
+    if data["schema_version"] not in READABLE:
         raise ValueError(
-            f"has schema version {data['schema_version']!r}, this harness reads {SCHEMA_VERSION!r}; "
+            f"has schema version {data['schema_version']!r}, this harness reads {' and '.join(READABLE)}; "
             "read it with the harness that wrote it, or run `harness check --json` again"
         )
     try:
@@ -224,10 +239,22 @@ def _report(data: dict[str, Any]) -> Report:
         _built(Report, {**own, "records": []}, ""),
         records=tuple(_record(record, f"records[{i}]") for i, record in enumerate(records)),
     )
+    _agreeing(report)
     counts = {str(verdict): count for verdict, count in report.counts.items()}
     if (data.get("passed"), data.get("counts")) != (report.passed, counts):
         raise _MisfitError("passed or counts disagree with the records")
     return report
+
+
+def _agreeing(report: Report) -> None:
+    """Do the records say of which seed and device they are where the run has several, and only there?"""
+    for name, of_run in (("seed", report.run.seed), ("device", report.run.device)):
+        allowed = of_run if isinstance(of_run, tuple) else (_OPTIONAL[name],)
+        if isinstance(of_run, tuple) and not 1 < len(of_run) == len(set(of_run)):
+            raise _MisfitError(f"run.{name} is neither one nor several different ones")
+        for i, record in enumerate(report.records):
+            if getattr(record, name) not in allowed:
+                raise _MisfitError(f"records[{i}].{name} is {getattr(record, name)!r}, which the run does not have")
 
 
 def loaded_record(data: Any) -> Record:
@@ -238,7 +265,9 @@ def loaded_record(data: Any) -> Record:
 def _record(data: Any, where: str) -> Record:
     if not isinstance(data, dict):
         raise _MisfitError(f"{where} is not an object")
-    record: Record = _built(Record, {name: item for name, item in data.items() if name not in _DERIVED}, where)
+    record: Record = _built(
+        Record, {**_OPTIONAL, **{name: item for name, item in data.items() if name not in _DERIVED}}, where
+    )
     for name in _DERIVED:
         if name not in data:
             raise _MisfitError(f"{where}.{name} is missing")
@@ -271,10 +300,14 @@ def _built(hint: Any, data: Any, where: str) -> Any:
 
 
 def _chosen(options: tuple[Any, ...], data: Any, where: str) -> Any:
-    """The member of a union: None, or evidence by its type."""
+    """The member of a union: None, one or several of a kind, or evidence by its type."""
     if data is None and type(None) in options:
         return None
     others = [option for option in options if option is not type(None)]
+    lists = [option for option in others if get_origin(option) is tuple]
+    if lists and isinstance(data, list):
+        return _built(lists[0], data, where)
+    others = [option for option in others if option not in lists]
     if len(others) == 1:
         return _built(others[0], data, where)
     tag = data.get("type") if isinstance(data, dict) else None
@@ -285,6 +318,7 @@ def _chosen(options: tuple[Any, ...], data: Any, where: str) -> Any:
 
 def _dataclass(of: type, data: dict[str, Any], where: str) -> Any:
     dot = f"{where}." if where else ""
+    data = {"carried": None, **data} if of is Estimated else data
     names = [item.name for item in fields(of)]
     for name in (*names, *data):
         if name not in data:
@@ -294,7 +328,15 @@ def _dataclass(of: type, data: dict[str, Any], where: str) -> Any:
     value = of(**{name: _built(_hints(of)[name], data[name], f"{dot}{name}") for name in names})
     if isinstance(value, Estimated) and not value.path:
         raise _MisfitError(f"{dot}path is empty")
+    if isinstance(value, Carried) and not _in_places(value):
+        raise _MisfitError(f"{where} has not one sum of each kind for each place")
     return value
+
+
+def _in_places(carried: Carried) -> bool:
+    sums = carried.above, carried.above_squares, carried.below, carried.below_squares
+    rising = all(a < b for a, b in pairwise((-1, *carried.kept, carried.of)))
+    return rising and all(len(column) == len(carried.kept) for column in sums)
 
 
 def _number(data: Any, where: str) -> float:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.evidence import Record, Verdict
-from harness.report import Report
+from harness.report import Report, Run
 
 COLOURS = {
     Verdict.PASS: "green",
@@ -56,18 +56,18 @@ def _models(report: Report) -> Table:
     for verdict in Verdict:
         grid.add_column(Text(verdict), justify="right")
     grid.add_column("seconds", justify="right")
-    for model in report.models:
-        own = [record for record in report.records if record.model == model]
+    for instance in report.instances:
+        own = [record for record in report.records if record.instance == instance]
         tally = {verdict: sum(record.verdict is verdict for record in own) for verdict in Verdict}
         cells = [Text(str(n or "·"), COLOURS[verdict] if n else "bright_black") for verdict, n in tally.items()]
-        grid.add_row(Text(printable(model)), *cells, Text(f"{sum(r.seconds for r in own):.2f}"))
+        grid.add_row(Text(printable(instance)), *cells, Text(f"{sum(r.seconds for r in own):.2f}"))
     return grid
 
 
 def _sentence(record: Record) -> Text:
     """One record that needs attention: verdict, where, and what was seen."""
     line = Text(f"{record.verdict} ", COLOURS[record.verdict])
-    line.append(printable(f"{record.model} {record.check}"), "bold")
+    line.append(printable(f"{record.instance} {record.check}"), "bold")
     if record.label:
         line.append(f" [{printable(record.label)}]", "cyan")
     line.append(f": {printable(record.message)}")
@@ -88,9 +88,15 @@ def _verdict(report: Report) -> Text:
     counts = ", ".join(f"{n} {verdict}" for verdict, n in report.counts.items() if n)
     met = f", {len(report.met)} of them expected failures" if report.met else ""
     run = report.run
-    facts = f"effort {run.effort.name}, seed {run.seed}, false alarms ≤ {run.alpha:.0e} for the whole run"
+    where = f", {' and '.join(run.devices)}" if len(run.devices) > 1 else ""
+    facts = f"effort {run.effort.name}, {seeds_in_words(run)}{where}, false alarms ≤ {run.alpha:.0e} for the whole run"
     answer = Text("passed", "bold green") if report.passed else Text("did not pass", "bold red")
     return answer.append(f": {counts or 'no checks'}{met}; {printable(facts)}", "default not bold")
+
+
+def seeds_in_words(run: Run) -> str:
+    """'seed 0', or 'seeds 0, 1, 2'."""
+    return f"seed{'s' if len(run.seeds) > 1 else ''} {', '.join(map(str, run.seeds))}"
 
 
 def printable(text: str) -> str:

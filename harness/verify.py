@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.effort import EFFORTS
 from harness.errors import InterruptedRunError
 from harness.evidence import Absent, Estimated, Exact, Raised, Record, Verdict
-from harness.isolate import ENDED, Options, Unwatched, Watcher, examine, expand
+from harness.isolate import ENDED, Listed, Options, Unwatched, Watcher, examine, expand
 from harness.judge import judge
 from harness.processes import Processes
 from harness.report import Report, versions
@@ -76,21 +76,23 @@ def verify(
     report = read(path)
     chosen_by = secrets.randbits(32) if seed is None else seed
     differences = [*_unfounded(report), *_run_differences(report)]
-    chosen = _chosen(report, share, chosen_by)
+    absent = _absent_devices(report)
+    if set(report.run.devices) == absent:
+        raise ValueError("the run was made on cuda, and torch finds no CUDA device here: verify it where there is one")
+    chosen = _chosen(report, share, chosen_by, absent)
     if not (chosen or differences):
         raise ValueError(
             f"{path} names no SPEC, so nothing in it can be made again: models given in Python leave none; "
             "run `harness check SPEC --json` for a report that can be verified"
         )
-    if _needs_cuda(report):
-        raise ValueError("the run was made on cuda, and torch finds no CUDA device here: verify it where there is one")
     exactly, notes = _comparison(report)
+    notes += [f"{device} is not here, so what was made there is judged again only" for device in sorted(absent)]
     with Processes() if processes is None else nullcontext(processes) as running:
         again = _made_again(report, chosen, running, watcher or Unwatched())
-    for model in dict.fromkeys(record.model for record in chosen):
-        stored, made = ([r for r in records if r.model == model] for records in (chosen, again))
+    for instance in dict.fromkeys(record.instance for record in chosen):
+        stored, made = ([r for r in records if r.instance == instance] for records in (chosen, again))
         differences += _differences(report, stored, made, exactly)
-    repeated = tuple((record.model, record.check) for record in chosen)
+    repeated = tuple((record.instance, record.check) for record in chosen)
     return Verification(str(path), len(report.records), repeated, tuple(differences), tuple(notes), chosen_by)
 
 
@@ -101,13 +103,13 @@ def _unfounded(report: Report) -> Iterator[str]:
     """Verdicts that do not follow from the evidence, and evidence that was not judged as the run says."""
     tolerances, statistical = _tolerances(report), _statistical(report)
     for record in report.records:
-        named = f"{record.model}::{record.check}"
+        named = f"{record.instance}::{record.check}"
         follows = judge(record.evidence, record.alpha)
         if follows is not record.verdict:
             yield f"{named}: the verdict is {record.verdict}, from the evidence follows {follows}"
         if not isinstance(record.evidence, Estimated):
             continue
-        least = report.run.alpha / len(report.models) / statistical[record.model]
+        least = report.run.alpha / len(report.instances) / statistical[record.instance]
         if not record.alpha >= least * (1 - ROUNDING):
             yield f"{named}: alpha is {record.alpha:.3g}, its share of {report.run.alpha:.3g} is at least {least:.3g}"
         tolerance = tolerances.get(record.check, record.evidence.tolerance)
@@ -116,14 +118,14 @@ def _unfounded(report: Report) -> Iterator[str]:
 
 
 def _statistical(report: Report) -> dict[str, int]:
-    """How many statistical checks share a model's budget, at most."""
+    """How many statistical checks share an instance's budget, at most."""
     from harness.checks import CHECKS
     from harness.checks.law import StatisticalCheck
 
     known = {check.id: isinstance(check, StatisticalCheck) for check in CHECKS}
-    counts = dict.fromkeys(report.models, 0)
+    counts = dict.fromkeys(report.instances, 0)
     for record in report.records:
-        counts[record.model] += known.get(record.check, True)
+        counts[record.instance] += known.get(record.check, True)
     return counts
 
 
@@ -149,9 +151,10 @@ def _run_differences(report: Report) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------- made again: a subset
 
 
-def _chosen(report: Report, share: float, seed: int) -> list[Record]:
-    """A random part of the records that can be made again, at least one; how a process died is not tried again."""
-    able = [r for r in report.records if r.model in report.run.specs and not isinstance(r.evidence, Raised)]
+def _chosen(report: Report, share: float, seed: int, absent: Set[str]) -> list[Record]:
+    """A random part of the records that can be made again here, at least one; how a process died is not tried again."""
+    named = [r for r in report.records if r.model in report.run.specs and r.device not in absent]
+    able = [r for r in named if not isinstance(r.evidence, Raised)]
     if not able:
         return []
     places = random.Random(seed).sample(range(len(able)), math.ceil(share * len(able)))
@@ -161,27 +164,37 @@ def _chosen(report: Report, share: float, seed: int) -> list[Record]:
 def _made_again(report: Report, chosen: Sequence[Record], processes: Processes, watcher: Watcher) -> list[Record]:
     """Records of the same checks, with those that could block them, at the stored shares of alpha.
 
-    Each model is in a process of its own, as in `harness check`: one that hangs or dies costs its own records.
+    Each instance is in a process of its own, as in `harness check`: one that hangs or dies costs its own records.
     """
     from harness.checks import CHECKS
 
     run = report.run
     known = {check.id for check in CHECKS}
-    models = []
-    for name in dict.fromkeys(record.model for record in chosen):
-        asked = [id for record in chosen if record.model == name for id in _asked(record)]
-        ids = tuple(dict.fromkeys(id for id in asked if id in known))
-        alphas = {record.check: record.alpha for record in report.records if record.model == name}
+    models: list[Listed] = []
+    found: dict[str, Listed] = {}
+    for first in {record.instance: record for record in chosen}.values():
+        own = [record for record in chosen if record.instance == first.instance]
+        ids = tuple(dict.fromkeys(id for record in own for id in _asked(record) if id in known))
+        alphas = {record.check: record.alpha for record in report.records if record.instance == first.instance}
         if ids:
-            found = expand(processes, [run.specs[name]])
-            if len(found) != 1:
-                raise ValueError(f"{run.specs[name]} names {len(found)} models: write {found[0].spec} for the first")
-            models.append(replace(found[0], name=name, only=ids, alphas=alphas))
-    options = Options(run.effort, run.seed, run.alpha, run.device, run.dtype)
+            spec = run.specs[first.model]
+            found[spec] = found[spec] if spec in found else _listed(processes, spec)
+            models.append(
+                Listed(first.model, spec, found[spec].trouble, ids, alphas, seed=first.seed, device=first.device)
+            )
+    options = Options(run.effort, run.seeds[0], run.alpha, run.devices[0], run.dtype)
     records, interrupted = examine(processes, models, options, watcher) if models else ((), False)
     if interrupted:
         raise InterruptedRunError("interrupted before the checks were made again")
     return list(records)
+
+
+def _listed(processes: Processes, spec: str) -> Listed:
+    """The one model of a SPEC."""
+    found = expand(processes, [spec])
+    if len(found) != 1:
+        raise ValueError(f"{spec} names {len(found)} models: write {found[0].spec} for the first")
+    return found[0]
 
 
 def _asked(record: Record) -> tuple[str, ...]:
@@ -190,13 +203,13 @@ def _asked(record: Record) -> tuple[str, ...]:
     return (record.check, seen.blocked_by) if isinstance(seen, Absent) and seen.blocked_by else (record.check,)
 
 
-def _needs_cuda(report: Report) -> bool:
-    """Was the run made on a device that is not here?"""
-    if report.run.device != "cuda":
-        return False
+def _absent_devices(report: Report) -> Set[str]:
+    """Devices of the run that are not here."""
+    if "cuda" not in report.run.devices:
+        return set()
     import torch
 
-    return not torch.cuda.is_available()
+    return set() if torch.cuda.is_available() else {"cuda"}
 
 
 def _comparison(report: Report) -> tuple[bool, list[str]]:
@@ -223,11 +236,11 @@ def _differences(report: Report, stored: Sequence[Record], again: Sequence[Recor
     end = _end(again)
     lost = [record for record in stored if end is not None and _lost(found.get(record.check), end)]
     if end is not None and lost:
-        yield f"{end.model}: {len(lost)} of {len(stored)} checks could not be made again: {end.message}"
+        yield f"{end.instance}: {len(lost)} of {len(stored)} checks could not be made again: {end.message}"
     for record in stored:
         if record in lost:
             continue
-        named = f"{record.model}::{record.check}"
+        named = f"{record.instance}::{record.check}"
         made = found.get(record.check)
         if made is None:
             yield f"{named}: this harness has no such check"
@@ -286,6 +299,8 @@ def _same(was: object, is_: object) -> bool:
 def _same_looks(was: Estimated, is_: Estimated, early: bool) -> bool:
     """The same evidence; of a run that was cut short, the same up to where it was."""
     if not early:
+        if was.carried is None:  # a report of before reports had it
+            is_ = replace(is_, carried=None)
         return _same(was, is_)
     return _same(was.path, is_.path[: len(was.path)])
 

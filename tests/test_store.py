@@ -12,16 +12,18 @@ import pytest
 import torch
 
 from harness import Effort, Report, check_model, store
-from harness.evidence import Absent, Cell, Estimated, Exact, Look, Raised, Record, Reproducer, Verdict
+from harness.evidence import Absent, Carried, Cell, Estimated, Exact, Look, Raised, Record, Reproducer, Verdict
 from harness.judge import judge
 from harness.report import Law, Run
 
 VALIDATOR = jsonschema.Draft202012Validator(store.schema())
 LOOKS = (Look(100, -0.25, -0.5, 0.0, 1.5, 3), Look(200, 0.1, -math.inf, math.inf, math.inf))
 CELLS = (Cell("[0, ½)", 0.5, 0.25), Cell("</script>", 0.5, 0.75))
+CARRIED = Carried(-0.25, 300, (0, 299), (0.1, -math.inf), (5e-324, math.inf), (-0.1, 1e300), (0.0, 1.0))
 EVIDENCE = {
     "exact": Exact(math.inf, 5e-324, 7, "x = −1", "nat", 1e300),
     "estimated": Estimated(LOOKS, 0.05, 0.999, "probability", "tail", 4, True, CELLS),
+    "gone_on": Estimated(LOOKS, 0.05, 0.999, "probability", carried=CARRIED),
     "absent": Absent("blocked: a.b did not pass", "a.b"),
     "raised": Raised("KeyError", "lone \ud800, NUL \x00 and\nnewline", 'File "<model>"'),
 }
@@ -83,7 +85,7 @@ def test_the_schema_is_itself_a_schema():
     jsonschema.Draft202012Validator.check_schema(store.schema())
 
 
-DESCRIBED = [*store.TYPES.items(), ("look", Look), ("cell", Cell), ("reproducer", Reproducer)]
+DESCRIBED = [*store.TYPES.items(), ("look", Look), ("cell", Cell), ("carried", Carried), ("reproducer", Reproducer)]
 DESCRIBED += [("run", Run), ("effort", Effort), ("law", Law)]
 
 
@@ -97,6 +99,30 @@ def test_every_record_has_the_fixed_fields(report: Report):
     fixed = {"model", "check", "verdict", "statistic", "bound", "n_samples", "seconds", "message"}
     for line in json.loads(store.dumps(report))["records"]:
         assert fixed <= set(line)
+
+
+def test_a_report_without_anything_to_go_on_from_is_as_it_was_in_version_1_0(report: Report):
+    older = replace(report, records=tuple(map(without_carried, report.records)))
+    told = json.loads(store.dumps(older))
+    assert told["schema_version"] == "1.0"
+    assert not any("carried" in line["evidence"] for line in told["records"])
+    assert store.loads(store.dumps(older)) == older
+    assert json.loads(store.dumps(report))["schema_version"] == "1.1"
+
+
+def without_carried(made: Record) -> Record:
+    seen = made.evidence
+    return replace(made, evidence=replace(seen, carried=None)) if isinstance(seen, Estimated) else made
+
+
+@pytest.mark.parametrize("kept", [(0,), (0, 0), (1, 0), (-1, 2), (0, 300)])
+def test_sums_that_have_no_place_are_refused(kept):
+    text = json.dumps(store.plain_record(record(EVIDENCE["gone_on"])))
+    damaged = json.loads(text)
+    assert store.loaded_record(damaged).evidence == EVIDENCE["gone_on"]
+    damaged["evidence"]["carried"]["kept"] = list(kept)
+    with pytest.raises(ValueError, match=r"record\.evidence\.carried has not one sum of each kind for each place"):
+        store.loaded_record(damaged)
 
 
 DAMAGE = {
@@ -156,7 +182,7 @@ def test_an_answer_that_was_changed_by_hand_is_noticed(report: Report):
         ("hello", "is not JSON"),
         ("[1, 2]", "no schema_version"),
         ("{}", "no schema_version"),
-        ('{"schema_version": "0.9"}', "has schema version '0.9', this harness reads '1.0'"),
+        ('{"schema_version": "0.9"}', "has schema version '0.9', this harness reads 1.0 and 1.1"),
         ('{"schema_version": 1.0}', "has schema version 1.0"),
         ('{"schema_version": NaN}', "not strict JSON: it holds NaN"),
         ("[" * 100_000, "nested too deeply"),

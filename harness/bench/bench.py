@@ -89,7 +89,8 @@ def bench(call: Call) -> int:
 
 def _validate(call: Call) -> None:
     """Refuse what makes no sense before anything is started."""
-    from harness.commands import DEVICES, DTYPES
+    from harness.calls import DEVICES
+    from harness.commands import DTYPES
 
     given = len(call.specs) if not call.commits else len(call.commits)
     if call.commits and (len(call.commits) != 2 or len(call.specs) != 1):

@@ -94,7 +94,9 @@ function facts(record, run) {
     if (seen.columns > 1) add("watched together", `${seen.columns} quantities`);
   }
   add("seconds", short(record.seconds ?? 0));
-  if (DATA.runs.length > 1) add("run", `${run + 1}: seed ${DATA.runs[run].seed}, ${DATA.runs[run].effort.name}`);
+  if (DATA.runs.length > 1) add("run", `${run + 1}: ${DATA.runs[run].effort.name}`);
+  if (DATA.runs.length > 1 || record.seed) add("seed", `${record.seed ?? DATA.runs[run].seed}`);
+  if (record.device) add("device", record.device);
   if (seen.where) add("where", seen.where, "wide");
   return list;
 }
