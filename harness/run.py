@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from harness.ambient import preserved
+from harness.checks.carried import carried_by
 from harness.checks.law import OTHER_MEASURE, Check, ExactCheck, NotApplicable, StatisticalCheck
 from harness.draws import Draws
 from harness.effort import CONFIDENCE, Settings
@@ -197,6 +198,13 @@ class _Live:
             cells=tuple(cells),
         )
 
+    def left(self, evidence: Evidence, subject: Subject) -> Evidence:
+        """The evidence that it leaves with: later runs can go on from it."""
+        if not isinstance(evidence, Estimated):
+            return evidence
+        carried = caught(lambda: carried_by(self.check, self.statistic, subject))
+        return replace(evidence, carried=None if isinstance(carried, Absent | Raised) else carried)
+
 
 def _sequential(subject: Subject, items: Sequence[Planned], table: _Table) -> Iterator[Record]:
     """Draw in growing chunks, shared by all checks, until each has decided or the effort is spent."""
@@ -302,7 +310,7 @@ def _settle(
         if undecided and not last and n < entry.limit:
             staying.append(entry)
         else:
-            records.append(table.enter(entry.item, evidence, entry.seconds))
+            records.append(table.enter(entry.item, entry.left(evidence, subject), entry.seconds))
     return staying, records
 
 

@@ -26,12 +26,16 @@ DEVIATIONS = 9.0
 
 @dataclass(frozen=True)
 class Clipped:
-    """Per heavy coordinate: which one, about what, at which distance, and E min((x - m)^2, q^2) under the density."""
+    """Per heavy coordinate: which one, about what, at which distance, and E min((x - m)^2, q^2) under the density.
+
+    `error` is that of the integral.
+    """
 
     index: Tensor
     centre: Tensor
     reach: Tensor
     expected: Tensor
+    error: Tensor
 
     @property
     def most(self) -> float:
@@ -54,7 +58,7 @@ def _clipped(subject: Subject) -> Clipped:
     # A bias of a hundredth of the tolerance has no weight: the draws know the mean to a ninth of the tolerance only.
     if not bool((error <= 1e-2 * subject.effort.tolerance * expected).all()):
         raise NotApplicable("the expectation of a clipped square could not be integrated precisely enough")
-    return Clipped(index, centre, reach, expected)
+    return Clipped(index, centre, reach, expected, error)
 
 
 def _reach(distance: Tensor, subject: Subject) -> Tensor:
@@ -75,8 +79,10 @@ def _square(i: int, centre: float, reach: float) -> Function:
 
 
 def _start(subject: Subject) -> BoundedMean:
-    most = subject.once("clipped squares", lambda: _clipped(subject)).most
-    return BoundedMean(-most, most)
+    known = subject.once("clipped squares", lambda: _clipped(subject))
+    statistic = BoundedMean(-known.most, known.most)
+    statistic.doubt = float((known.error / known.expected).max())
+    return statistic
 
 
 def _names(subject: Subject) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness import features
 from harness.checks.each import for_each
 from harness.checks.given import slices
-from harness.checks.implicit_data import difference, events, fresh, imitated
+from harness.checks.implicit_data import difference, events, fresh, imitated, of_data
 from harness.checks.implicit_memory import not_memorised, not_repeated
 from harness.checks.implicit_modes import modes_covered
 from harness.checks.law import Check, NotApplicable, exact, statistical
@@ -93,8 +93,7 @@ def _root(s: Tensor) -> Tensor:
 
 
 def _start_means(subject: Subject) -> BoundedMean:
-    imitated(subject)
-    return BoundedMean(-1.5, 1.5)  # differences of columns in [-1/2, 1]
+    return of_data(subject, BoundedMean(-1.5, 1.5))  # differences of columns in [-1/2, 1]
 
 
 def _mean_labels(subject: Subject) -> list[str]:
@@ -141,7 +140,7 @@ class _Earnings(ClassifierBets):
 
     def __init__(self, subject: Subject):
         super().__init__()
-        imitated(subject)
+        of_data(subject, self)
         self.strictness = 1 / subject.effort.tolerance
 
 

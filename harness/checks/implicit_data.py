@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from harness.draws import Draws
 from harness.model import Model
 from harness.numerics.rows import finite_rows
 from harness.subject import Subject
+
+T = TypeVar("T")
 
 LEAST_ROWS = 128
 """Rows of a table below which nothing could be said."""
@@ -68,6 +71,12 @@ def _imitated(subject: Subject) -> Imitated:
     steer, kept = rows[order[:few]], rows[order[few:]]
     group = max(1, min(MOST_DRAWS, subject.effort.draws // len(kept)))
     return Imitated(steer, _chart(steer), None, kept, group)
+
+
+def of_data(subject: Subject, statistic: T) -> T:
+    """The statistic, marked where it rests on rows of a table, which every run sees again."""
+    statistic.reused = imitated(subject).law is None  # type: ignore[attr-defined]
+    return statistic
 
 
 def events(subject: Subject, said: object, name: str) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.checks.implicit_data import difference, events, imitated
+from harness.checks.implicit_data import difference, events, imitated, of_data
 from harness.checks.law import statistical
 from harness.checks.pairing import keys
 from harness.draws import Draws
@@ -36,6 +36,10 @@ class Excess(BoundedMean):
 
     def log_e(self) -> Tensor:
         return super().log_e()[:, :1]
+
+    def carried(self, doubt: float) -> Tensor:
+        """What later runs go on from: above 0 only."""
+        return super().carried(doubt) * torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 
     def interval(self, alpha: float) -> tuple[Tensor, Tensor]:
         low, high = super().interval(alpha)
@@ -100,12 +104,11 @@ def _training(subject: Subject) -> Anchors:
 
 def _start_training(subject: Subject) -> Excess:
     _training(subject)
-    return Excess(-1.0, 1.0)
+    return of_data(subject, Excess(-1.0, 1.0))
 
 
 def _start_pilot(subject: Subject) -> Excess:
-    imitated(subject)
-    return Excess(-1.0, 1.0)
+    return of_data(subject, Excess(-1.0, 1.0))
 
 
 FOUNDATIONS = ("implicit.data_well_formed", "implicit.gaussian_w2", "sample.finite", "sample.resolution")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.checks.implicit_data import difference, imitated
+from harness.checks.implicit_data import difference, imitated, of_data
 from harness.checks.law import statistical
 from harness.draws import Draws
 from harness.statistics.bernstein import BoundedMean
@@ -77,7 +77,7 @@ def nearest(z: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 def _start(subject: Subject) -> BoundedMean:
     bound = 1 / float(modes(subject).share.min())
-    return BoundedMean(-bound, bound)
+    return of_data(subject, BoundedMean(-bound, bound))
 
 
 def _labels(subject: Subject) -> list[str]:

@@ -22,6 +22,7 @@ from harness.reference import codes
 from harness.statistics import binomial
 from harness.statistics.accumulator import Accumulator, log_mean_exp
 from harness.statistics.band import UniformBand
+from harness.statistics.carried import Quads, of_counts
 from harness.statistics.categorical import CategoricalCounts
 from harness.subject import Subject
 
@@ -113,23 +114,49 @@ def _states(subject: Subject) -> Partition:
 
 def _counts(subject: Subject) -> Accumulator:
     found = partition(subject)
-    return RegionCounts(found.masses, found.uncertainty, found.labels)
+    intervals = subject.profile.kind == "continuous"
+    return RegionCounts(found.masses, found.uncertainty, found.labels, intervals=intervals)
 
 
 class RegionCounts(CategoricalCounts):
     """Counts of cells, and of the unions of the first k cells: a small drift through many cells shows in the unions."""
 
-    def __init__(self, masses: Float64[Tensor, " cells"], uncertainty: Float64[Tensor, " cells"], labels: list[str]):
+    def __init__(
+        self,
+        masses: Float64[Tensor, " cells"],
+        uncertainty: Float64[Tensor, " cells"],
+        labels: list[str],
+        *,
+        intervals: bool = False,
+    ):
         super().__init__(masses, uncertainty)
-        self.labels = labels
+        self.labels, self.intervals = labels, intervals
         self.union_masses = self.masses.cumsum(0)[:-1].clamp(max=1.0)
         self.union_uncertainty = self.uncertainty.cumsum(0)[:-1].clamp(max=1.0)
 
-    def log_e(self) -> float:
+    def allowing(self, doubt: float) -> float:
         if self.n == 0:
             return 0.0
-        unions = binomial.log_e_value(self.counts.cumsum(0)[:-1], self.n, self.union_masses, self.union_uncertainty)
-        return log_mean_exp(torch.tensor([super().log_e(), log_mean_exp(unions)]))
+        errors = self.union_uncertainty + doubt
+        unions = binomial.log_e_value(self.counts.cumsum(0)[:-1], self.n, self.union_masses, errors)
+        return log_mean_exp(torch.tensor([super().allowing(doubt), log_mean_exp(unions)]))
+
+    def carried(self, doubt: float) -> Quads:
+        """What later runs go on from: of each cell, or of all between two levels of the mass, then of their unions."""
+        zero = torch.zeros(1, dtype=torch.float64)
+        columns = self.counts, self.masses, self.uncertainty
+        below = [torch.cat([zero, column.cumsum(0)[self._ends()]]) for column in columns]
+        events, masses, errors = (torch.cat([each.diff(), each[1:-1]]) for each in below)
+        return of_counts(events, self.n, masses.clamp(0, 1), errors + doubt)
+
+    def _ends(self) -> Tensor:
+        """The last cell of each part that later runs see again: other runs cut intervals at other places."""
+        last = len(self.masses) - 1
+        if not self.intervals or not last:
+            return torch.arange(last + 1)
+        levels = torch.arange(1, REGIONS, dtype=torch.float64) / REGIONS
+        nearest = (self.union_masses[:, None] - levels).abs().argmin(0)
+        return torch.cat([nearest, torch.tensor([last])])
 
     def look(self, confidence: float) -> Look:
         low, high = self._reach(confidence)

@@ -193,7 +193,9 @@ def _labels(subject: Subject) -> list[str]:
 
 def _start(subject: Subject) -> BoundedMean:
     subject.once("Rosenblatt's adversary", lambda: _adversary(subject))
-    return BoundedMean(-1.0, 1.0)
+    statistic = BoundedMean(-1.0, 1.0)
+    statistic.doubt = 4 * OFF  # u moves by OFF, 2 u - 1 by twice that, and there are two in a product
+    return statistic
 
 
 def _adversary(subject: Subject) -> Tensor:

@@ -22,13 +22,22 @@ with :math:`L = \log(1/\alpha)` at the level in use:
   deviation that the first stage found, and the evidence reported is the smaller of the two. Both have to be wrong for a
   false alarm, so an exponent off by a factor 2 in each still keeps the level.
 
-What is assumed, then, is that nothing rarer than `rarest` decides the mean. Stages change at draw counts fixed in
-advance, so the size of the chunks does not matter.
+What is assumed, then, is that nothing rarer than `rarest` decides the mean. Who can bound what such an event does hands
+in a bound, and the assumption is dropped:
+
+* *the unseen*: an event of probability q stays unseen in n draws of each stage with probability
+  :math:`(1 - q)^{2n} \le \alpha/2` once :math:`q \ge q_n = (L + \log 2) / 2n`. A mean within what an unseen event of
+  probability q_n can explain is no evidence. By Cauchy and Schwarz that is :math:`\sqrt{q_n}\,\sigma` at most, which
+  costs nothing where the draws are as wide as they should be: evidence L needs a mean of
+  :math:`\sqrt{2 L / n}\,\sigma`.
+
+Stages change at draw counts fixed in advance, so the size of the chunks does not matter.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -41,6 +50,12 @@ from harness.statistics.bernstein import BLOCK
 
 Numbers = Float64[Tensor, "*#b"]
 """Of any shapes that broadcast."""
+
+Unseen = Callable[[float, Bool[Tensor, " k"]], Float64[Tensor, " k"]]
+"""(q, which columns vary) -> the most by which an event of probability q can shift the means while it is unseen."""
+
+_SAME = 2.0**-40
+"""Of the sum of squares: numbers that spread by less are one number, rounded."""
 
 _LOG_RHO = math.log(16) * torch.arange(-20, 21, dtype=torch.float64)
 _HALVINGS = 60
@@ -100,13 +115,13 @@ class AsymptoticMean:
     """Are the means of k unbounded numbers per draw 0? Streams (n,) or (n, k).
 
     `threshold` is log(1/alpha) at which a check fails. `rarest` is the smallest probability of an event that a mean may
-    rest on.
+    rest on; with `unseen`, it may rest on rarer ones.
     """
 
-    def __init__(self, threshold: float = math.log(1e8), rarest: float = 1e-3):
+    def __init__(self, threshold: float = math.log(1e8), rarest: float = 1e-3, unseen: Unseen | None = None):
         if not (threshold > 0 and 0 < rarest < 1):
             raise ValueError("threshold must be positive and rarest lie in (0, 1)")
-        self.threshold, self.rarest = threshold, rarest
+        self.threshold, self.rarest, self.unseen = threshold, rarest, unseen
         self.first, self.second = _Stage(), _Stage()
         self.confirming = False
 
@@ -176,9 +191,15 @@ class AsymptoticMean:
     def _columns_first(self) -> Tensor:
         """(k,): the evidence of the first stage, -inf where withheld."""
         s = self.first
-        return torch.where(
-            gate(s.n, s.squares, s.largest, self.threshold, self.rarest), log_mixture(s.total, s.squares), -math.inf
-        )
+        return torch.where(self._speaks(s), log_mixture(s.total, s.squares), -math.inf)
+
+    def _speaks(self, s: _Stage) -> Tensor:
+        """(k,) bool: columns whose gate is open, and whose mean no unseen event explains."""
+        speaks = gate(s.n, s.squares, s.largest, self.threshold, self.rarest)
+        if self.unseen is None or not s.n:
+            return speaks
+        varies = s.squares - s.total.square() / s.n > _SAME * s.squares
+        return speaks & (s.total.abs() / s.n > self.unseen((self.threshold + math.log(2)) / (2 * s.n), varies))
 
     def _log_e_first(self) -> float:
         columns = self._columns_first()
@@ -189,5 +210,4 @@ class AsymptoticMean:
         s, weight = self.second, torch.log_softmax(self._columns_first(), 0)
         found = self.first.squares.clamp(min=1e-300)
         columns = log_bet(s.total, s.squares, self.first.total / found, found)
-        speaks = gate(s.n, s.squares, s.largest, self.threshold, self.rarest)
-        return float(torch.logsumexp(torch.where(speaks, columns + weight, -math.inf), 0))
+        return float(torch.logsumexp(torch.where(self._speaks(s), columns + weight, -math.inf), 0))

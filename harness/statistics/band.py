@@ -28,6 +28,8 @@ from torch import Tensor
 
 from harness.evidence import Cell, Look
 from harness.statistics import binomial, categorical
+from harness.statistics.accumulator import log_mean_exp
+from harness.statistics.carried import Quads, of_counts
 
 _STEPS = 2048
 _FINEST = 2**16
@@ -40,10 +42,10 @@ _EDGES = torch.searchsorted(POINTS, torch.arange(1, _CELLS, dtype=torch.float64)
 _MASSES = torch.full((_CELLS,), 1 / _CELLS, dtype=torch.float64)
 
 
-def log_e_values(below: Float64[Tensor, "*b m"], n: int) -> Float64[Tensor, "*b"]:
-    """Counts of draws below each of `POINTS` to their log e-values."""
-    pointwise = torch.logsumexp(binomial.log_e_value(below, n, POINTS) + _LOG_WEIGHT, -1)
-    histogram = categorical.log_e_values(_cell_counts(below, n), _MASSES)
+def log_e_values(below: Float64[Tensor, "*b m"], n: int, uncertainty: float = 0.0) -> Float64[Tensor, "*b"]:
+    """Counts of draws below each of `POINTS` to their log e-values, with so much of every probability allowed."""
+    pointwise = torch.logsumexp(binomial.log_e_value(below, n, POINTS, uncertainty) + _LOG_WEIGHT, -1)
+    histogram = categorical.log_e_values(_cell_counts(below, n), _MASSES, uncertainty)
     return torch.logaddexp(pointwise, histogram) - math.log(2)
 
 
@@ -74,6 +76,17 @@ class UniformBand:
         """The log e-value of each column."""
         return log_e_values(self.below(), self.n) if self.n else torch.zeros(len(self.counts), dtype=torch.float64)
 
+    def carried(self, doubt: float) -> Quads:
+        """What later runs go on from: of each column, the 64 cells and the 63 points between them."""
+        below = self.below()
+        events = torch.cat([_cell_counts(below, self.n), below[:, _EDGES]], 1)
+        p = torch.cat([_MASSES, POINTS[_EDGES]]).expand_as(events)
+        return of_counts(events.flatten(), self.n, p.flatten(), doubt)
+
+    def allowing(self, doubt: float) -> float:
+        """The log e-value against distribution functions that are further from the uniform one."""
+        return log_mean_exp(log_e_values(self.below(), self.n, doubt)) if self.n else 0.0
+
     def interval(self, alpha: float) -> tuple[Float64[Tensor, "k m"], Float64[Tensor, "k m"]]:
         """Ends for G(t) - t at the grid points, all together at all times with probability 1 - alpha."""
         level = math.log(len(self.counts) / alpha) - _LOG_WEIGHT
@@ -97,8 +110,7 @@ class UniformBand:
         widest = int(torch.argmax(torch.maximum(-least, most)))
         deviation = self.below()[widest] / self.n - POINTS
         estimate = float(deviation[int(torch.argmax(deviation.abs()))])
-        log_e = float(torch.logsumexp(self.log_e(), 0)) - math.log(len(self.counts))
-        return Look(self.n, estimate, float(least[widest]), float(most[widest]), log_e, widest)
+        return Look(self.n, estimate, float(least[widest]), float(most[widest]), log_mean_exp(self.log_e()), widest)
 
 
 def _below(u: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ https://arxiv.org/abs/1810.08240). So is every mixture of them, and by Ville's i
 too: as :math:`\log(1 + \lambda\mu)` is concave, the interval then holds their average.
 
 The mixture is over a geometric grid of :math:`\lambda`, with weights proportional to :math:`\lambda^{1/8}`. The ratio
-1.6 of its steps costs at most (0.6 / 2.6)^2 = 5 % of the exponent, and it reaches down to 2e-10 for numbers whose floor
-is that small beside their deviation: the indicator of a rare event, less its probability. The state is three sums, so
-chunks, and runs, add up.
+1.6 of its steps costs at most (0.6 / 2.6)^2 = 5 % of the exponent, and it reaches down to 2e-10: for numbers whose
+floor is that small beside their deviation (the indicator of a rare event, less its probability), and for 10^18 draws,
+in which a mean of 10^-8 shows. The state is three sums, so chunks add up, and so do runs (`carried`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from harness.evidence import Look
 from harness.statistics.accumulator import log_mean_exp
+from harness.statistics.carried import Quads, of_means
 
 _LAMBDA = 0.95 * 1.6 ** -torch.arange(48, dtype=torch.float64)
 _PSI = -torch.log1p(-_LAMBDA) - _LAMBDA
@@ -58,6 +59,9 @@ def sums(values: Shaped[Tensor, " n *k"]) -> Sums:
 class BoundedMean:
     """Are the means of k bounded numbers per draw 0? Streams (n,), (n, k) or ready `Sums`."""
 
+    doubt = 0.0
+    """How far from 0 the law itself may leave a mean, which is less than one run can see."""
+
     def __init__(self, low: float = -1.0, high: float = 1.0):
         if not low < 0 < high:
             raise ValueError(f"the law's value 0 must lie inside the range, not [{low}, {high}]")
@@ -85,8 +89,18 @@ class BoundedMean:
     def log_e(self) -> Float64[Tensor, "k 2"]:
         """The log e-value of each column, above and below 0."""
         return torch.stack(
-            [_log_mixture(self.total, self.squares, -self.low), _log_mixture(-self.total, self.squares, self.high)], 1
+            [log_mixture(self.total, self.squares, -self.low), log_mixture(-self.total, self.squares, self.high)], 1
         )
+
+    def carried(self, doubt: float) -> Quads:
+        """What later runs go on from."""
+        slack = self.doubt + doubt * max(-self.low, self.high)
+        return of_means(self.total, self.squares, self.n, self.low, self.high, slack)
+
+    def allowing(self, doubt: float) -> float:
+        """The log e-value against means that are further from 0 than the arithmetic explains."""
+        above, above_squares, below, below_squares = self.carried(doubt).unbind(1)
+        return log_mean_exp(torch.stack([log_mixture(above, above_squares), log_mixture(below, below_squares)]))
 
     def interval(self, alpha: float) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
         """Intervals that hold all k means at all times together with probability 1 - alpha."""
@@ -111,8 +125,10 @@ class BoundedMean:
         return Look(self.n, estimate, float(low[column]), float(high[column]), log_mean_exp(self.log_e()), column)
 
 
-def _log_mixture(total: Tensor, squares: Tensor, floor: float) -> Tensor:
-    """log of the mixture over lambda for numbers >= -floor; (k,)."""
+def log_mixture(
+    total: Float64[Tensor, " k"], squares: Float64[Tensor, " k"], floor: float = 1.0
+) -> Float64[Tensor, " k"]:
+    """log of the mixture over lambda for numbers >= -floor, from their sums and those of their squares."""
     exponents = total[:, None] / floor * _LAMBDA - squares[:, None] / floor**2 * _PSI
     return torch.logsumexp(exponents + _LOG_WEIGHT, 1)
 

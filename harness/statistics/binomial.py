@@ -24,6 +24,7 @@ from torch import Tensor
 
 from harness.evidence import Cell, Look
 from harness.statistics.accumulator import log_mean_exp
+from harness.statistics.carried import Quads, of_counts
 
 Numbers = Float64[Tensor, "*#b"]
 """Of any shapes that broadcast."""
@@ -125,6 +126,15 @@ class BinomialCount:
     def log_e(self) -> Float64[Tensor, " k"]:
         """The log e-value of each column."""
         return log_e_value(self.events, max(self.n, 1), self.p.expand_as(self.events), self.uncertainty)
+
+    def carried(self, doubt: float) -> Quads:
+        """What later runs go on from."""
+        return of_counts(self.events, self.n, self.p.expand_as(self.events), self.uncertainty + doubt)
+
+    def allowing(self, doubt: float) -> float:
+        """The log e-value against probabilities that are further from p."""
+        p = self.p.expand_as(self.events)
+        return log_mean_exp(log_e_value(self.events, max(self.n, 1), p, self.uncertainty + doubt))
 
     def interval(self, alpha: float) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
         """Ends for share less p, all k at all times together with probability 1 - alpha."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from harness.evidence import Cell, Look
 from harness.statistics import binomial
+from harness.statistics.carried import Quads, of_counts
 
 _PRIOR_DRAWS = 8.0 ** torch.arange(10, dtype=torch.float64)
 _HALVINGS = 60
@@ -78,7 +79,15 @@ class CategoricalCounts:
         self.counts = self.counts + counts
 
     def log_e(self) -> float:
-        return float(log_e_values(self.counts, self.masses, self.uncertainty)) if self.n else 0.0
+        return self.allowing(0.0)
+
+    def allowing(self, doubt: float) -> float:
+        """The log e-value against masses that are further from the stated ones, in any cell."""
+        return float(log_e_values(self.counts, self.masses, self.uncertainty + doubt)) if self.n else 0.0
+
+    def carried(self, doubt: float) -> Quads:
+        """What later runs go on from, of each cell."""
+        return of_counts(self.counts, self.n, self.masses, self.uncertainty + doubt)
 
     def interval(self, alpha: float) -> tuple[Float64[Tensor, " K"], Float64[Tensor, " K"]]:
         """Ends for share less mass, all cells at all times together with probability 1 - alpha."""

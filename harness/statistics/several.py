@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.evidence import Look
 from harness.statistics.accumulator import Accumulator, log_mean_exp
 from harness.statistics.bernstein import Sums
+from harness.statistics.carried import Carries, Quads
 
 
 class Several:
@@ -35,6 +36,22 @@ class Several:
         """Each takes in its own chunk."""
         for part, chunk in zip(self.parts, values, strict=True):
             part.update(chunk)  # type: ignore[arg-type]  # a law knows its statistic
+
+    @property
+    def reused(self) -> bool:
+        """Does any rest on what every run sees again?"""
+        return any(getattr(part, "reused", False) for part in self.parts)
+
+    def carried(self, doubt: float) -> Quads:
+        """What later runs go on from, of all parts."""
+        return torch.cat([part.carried(doubt) for part in self._carrying()])
+
+    def allowing(self, doubt: float) -> float:
+        """The mean of the parts' e-values, as a logarithm."""
+        return log_mean_exp(torch.tensor([part.allowing(doubt) for part in self._carrying()], dtype=torch.float64))
+
+    def _carrying(self) -> list[Carries]:
+        return [part for part in self.parts if isinstance(part, Carries)]
 
     def look(self, confidence: float) -> Look:
         """The look of the part whose interval reaches furthest from 0, with the evidence against all."""

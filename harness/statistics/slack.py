@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float64
 
-from harness.statistics.bernstein import BoundedMean, _log_mixture
+from harness.statistics.bernstein import BoundedMean, log_mixture
 
 
 class NearlyZeroMean(BoundedMean):
@@ -19,12 +19,12 @@ class NearlyZeroMean(BoundedMean):
         super().__init__(low, high)
         if not 0 <= slack < min(-low, high):
             raise ValueError(f"slack = {slack} should not be negative, and leave some of [{low}, {high}] out")
-        self.slack = slack
+        self.slack = self.doubt = slack
 
     def log_e(self) -> Float64[torch.Tensor, "k 2"]:
         """The log e-value of each column, above the slack and below it."""
         up, down = (self._beyond(sign) for sign in (1, -1))
-        return torch.stack([_log_mixture(*up, self.slack - self.low), _log_mixture(*down, self.slack + self.high)], 1)
+        return torch.stack([log_mixture(*up, self.slack - self.low), log_mixture(*down, self.slack + self.high)], 1)
 
     def _beyond(self, sign: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of sign x - slack, and of its square."""

@@ -32,6 +32,7 @@ from torch import Tensor
 from harness.evidence import Look
 from harness.statistics.accumulator import log_mean_exp, pieces
 from harness.statistics.bernstein import BoundedMean
+from harness.statistics.carried import Quads
 
 _STAKES = torch.tensor([1.0, 0.5, 0.25, 0.125], dtype=torch.float64)
 _FIRST = 32
@@ -84,6 +85,14 @@ class ClassifierBets:
             self.sum_dd = self.sum_dd + piece.T @ piece
             if complete:
                 self.weights = fit(self.sum_d, self.sum_dd)
+
+    def carried(self, doubt: float) -> Quads:
+        """What later runs go on from: the payoffs, whatever their weights were."""
+        return self.payoffs.carried(doubt)
+
+    def allowing(self, doubt: float) -> float:
+        """The log e-value against payoffs of a larger mean."""
+        return log_mean_exp(self.log_wealth - self.n * torch.log1p(_STAKES * doubt))
 
     def look(self, confidence: float) -> Look:
         seen = self.payoffs.look(confidence)

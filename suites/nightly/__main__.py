@@ -1,6 +1,6 @@
 """python -m suites.nightly [--device cpu|cuda] [--state FILE] [--effort NAME] [--models SPEC...] [--budget S] ...
 
-Examine the reference models with the seed of this night, multiply what all nights saw, then measure speed.
+Examine the reference models with the seed of this night, add up what all nights saw, then measure speed.
 
 Exit status: 0 nothing is wrong; 1 a FAIL or an ERROR, of this night or accumulated, or a failed measurement of speed;
 2 the call was wrong; 130 it was stopped, and the same command goes on.

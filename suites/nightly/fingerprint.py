@@ -3,7 +3,7 @@
 Evidence is against a law of *this* model. After a change of its code, of a file that it imports, of the examiner's
 checks or statistics, or of torch, what was seen before may be of a defect that is gone, so a new series starts and the
 old one is closed. Changes elsewhere, in documents, tests or other models, close nothing: sources are compared rather
-than commits, or a project under work would never have two nights to multiply. The commit is written down beside.
+than commits, or a project under work would never have two nights to add up. The commit is written down beside.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_EVIDENCE = (
 
 
 def facts(spec: str, device: str) -> dict[str, Any]:
-    """What must be the same for two nights of the model to be multiplied."""
+    """What must be the same for two nights of the model to be added up."""
     sources, imported = _sources(spec)
     return {
         "spec": spec,

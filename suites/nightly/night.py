@@ -36,7 +36,7 @@ from suites.nightly.fingerprint import commit, facts, fingerprint
 from suites.nightly.state import State
 
 STATISTICAL = sum(isinstance(check, StatisticalCheck) for check in CHECKS)
-"""The checks of a model that may leave evidence to multiply."""
+"""The checks of a model that may leave evidence to add up."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def strongest(state: State, most: int = 10) -> list[tuple[states.Series, str, st
     """The pairs nearest to a FAIL, of the series that are going on."""
 
     def margin(item: tuple[states.Series, str, states.Pair]) -> float:
-        log = states.log_capital(item[2].logs) + math.log(item[0].level)
+        log = item[2].log_capital + math.log(item[0].level)
         return math.inf if math.isnan(log) else log
 
     pairs = [(series, check, pair) for series in state.series.values() for check, pair in series.pairs.items()]

@@ -1,12 +1,13 @@
 """python -m suites.nightly.power --json results/nightly_power.json
 
-How many nights a small bias takes: a coin whose sampler gives heads with probability 0.3 + bias where its density says
-0.3. At quick what is below 0.05 passes, at standard what is below 0.015. The nights are real ones, from 1 on; a history
-begins where the one before found the bias. The level is that of one model among a hundred.
+How many nights a small bias takes, and how often a correct model is accused: a coin whose sampler gives heads with
+probability 0.3 + bias where its density says 0.3. At quick what is below 0.05 passes, at standard what is below 0.015.
 
-A check stops drawing as soon as it passes, and each night learns the deviation anew. So a bias far below what a PASS
-excludes leaves less than 1 of evidence a night in mean, and no number of such nights finds it: that takes an effort
-with a smaller tolerance.
+`sampler.region_masses` sees of a coin how often it came up heads and nothing else, so nights are made by drawing these
+counts, as many as a run takes between its looks, and judging them by the statistic and the judge of a run. So there can
+be many series of many nights. Real nights are made beside them: of a biased coin, and of a correct model with all its
+checks. The level is that of one check on one model among a hundred. `stakes` is what multiplying alone finds, with the
+whole capital.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import json
 import math
 import statistics
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +27,35 @@ import torch
 from torch import Tensor
 
 from harness import check_model
+from harness.adapters import adapt
 from harness.bench.machine import machine
+from harness.checks.carried import doubt
+from harness.checks.masses import region_masses
+from harness.effort import CONFIDENCE, Effort, effort_named
 from harness.evidence import Estimated, Verdict
+from harness.judge import judge
+from harness.report import Report
 from harness.store import write_text
-from suites.nightly.accumulate import START, grown, reached, spent
+from harness.subject import Subject
+from suites.nightly.accumulate import START, grown, log_stakes, spent
 from suites.nightly.night import STATISTICAL, seed_of
-from suites.nightly.state import ALPHA
+from suites.nightly.state import ALPHA, State, folded, with_series
+from suites.nightly.sums import log_average
 
-CHECK = "sampler.region_masses"
 CASES = (
-    *((bias, "quick", 200) for bias in (0.0, 0.008, 0.011, 0.015, 0.018, 0.025)),
-    *((bias, "standard", 40) for bias in (0.002, 0.004, 0.006)),
+    ("quick", 0.05, 200, 10),
+    ("quick", 0.025, 200, 30),
+    ("quick", 0.0125, 200, 100),
+    ("quick", 0.005, 200, 500),
+    ("quick", 0.001, 40, 12_000),
+    ("quick", 0.0005, 20, 50_000),
+    ("standard", 0.001, 40, 600),
 )
-"""Bias, effort, nights."""
+"""Effort, bias, series, nights of each."""
+CORRECT = (("quick", 2000, 300, 0.05),)
+"""Effort, series, nights, and the level at which alarms of the correct coin are counted."""
+REAL_COIN, REAL_COIN_NIGHTS = 0.0125, 60
+REAL_NIGHTS = 20
 MODELS = 100
 LEVEL = spent(ALPHA / 2, 1) / (MODELS * STATISTICAL)
 """Of one check on one model, in the first generation."""
@@ -58,47 +77,177 @@ class Coin:
         return torch.where(x == 1, heads, torch.where(x == 0, tails, -torch.inf))  # (n,)
 
 
-def evidence(bias: float, effort: str, nights: int) -> tuple[list[float], int]:
-    """The log e-value of each night, and on how many of them the check failed by itself."""
-    logs, failed = [], 0
-    for night in range(1, nights + 1):
-        alpha = spent(ALPHA / 2, night) / MODELS
-        report = check_model(Coin(bias), effort=effort, seed=seed_of(night), only=[CHECK], alpha=alpha)
-        (record,) = [record for record in report.records if record.check == CHECK]
-        if not isinstance(record.evidence, Estimated):
-            raise RuntimeError(f"night {night}: {record.message}")
-        logs.append(record.evidence.path[-1].log_e)
-        failed += record.verdict is Verdict.FAIL
-    return logs, failed
+# ------------------------------------------------------------------------------------------------ nights by counts
 
 
-def lengths(log_e: list[float], stakes: bool) -> list[int]:
-    """Nights of each history until its product reaches the level; the last, unfinished one is left out."""
-    found, state, plain, since = [], START, 0.0, 0
-    for value in log_e:
-        state, plain, since = grown(state, value), plain + value, since + 1
-        if reached(state, LEVEL) if stakes else plain >= -math.log(LEVEL):
-            found.append(since)
-            state, plain, since = START, 0.0, 0
-    return found
+@dataclass(frozen=True)
+class Seen:
+    """What a run has seen at a look: does it end there, by a FAIL, and what does it leave?"""
+
+    ends: bool
+    fails: bool
+    log_e: float
+    sums: Tensor  # (quantities, 4)
 
 
-def row(bias: float, effort: str, nights: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Nights:
+    """Of each night of each series, (series, nights): draws, evidence, whether it failed alone; and the sums."""
+
+    n: Tensor
+    log_e: Tensor
+    failed: Tensor
+    sums: Tensor  # (series, nights, quantities, 4)
+
+
+@cache
+def _subject(effort: Effort) -> Subject:
+    return Subject(adapt(Coin(0.0)), effort, 0)
+
+
+@cache
+def seen(effort: Effort, n: int, heads: int) -> Seen:
+    """The look after n tosses of which so many were heads."""
+    subject = _subject(effort)
+    statistic: Any = region_masses.start(subject)
+    statistic.add(torch.tensor([n - heads, heads, 0], dtype=torch.float64))
+    evidence = Estimated((statistic.look(CONFIDENCE),), effort.tolerance, CONFIDENCE, "probability")
+    verdict, allowed = judge(evidence, LEVEL), doubt(region_masses, subject)
+    ends = verdict is not Verdict.INCONCLUSIVE or n == effort.draws
+    return Seen(ends, verdict is Verdict.FAIL, statistic.allowing(allowed), statistic.carried(allowed))
+
+
+def nights(effort: Effort, bias: float, series: int, length: int, seed: int) -> Nights:
+    """Series of nights of a coin with this bias."""
+    looks = torch.tensor(effort.looks())
+    steps = torch.diff(looks, prepend=looks.new_zeros(1)).double().expand(series, length, -1)
+    source = torch.Generator().manual_seed(seed)
+    heads = torch.binomial(steps, torch.full_like(steps, 0.3 + bias), generator=source).cumsum(-1).long()
+    n, log_e = torch.zeros(series, length).long(), torch.zeros(series, length).double()
+    failed, sums = torch.zeros(series, length).bool(), torch.zeros(series, length, 5, 4).double()
+    going = torch.ones(series, length).bool()
+    for j, drawn in enumerate(looks.tolist()):
+        if not bool(going.any()):
+            break
+        counts, place = heads[..., j][going].unique(return_inverse=True)
+        found = [seen(effort, drawn, count) for count in counts.tolist()]
+        here = going.clone()
+        here[going] = torch.tensor([each.ends for each in found])[place]
+        place = place[here[going]]
+        n[here] = drawn
+        log_e[here] = torch.tensor([each.log_e for each in found]).double()[place]
+        failed[here] = torch.tensor([each.fails for each in found])[place]
+        sums[here] = torch.stack([each.sums for each in found])[place]
+        going &= ~here
+    return Nights(n, log_e, failed, sums)
+
+
+def capital_of_sums(made: Nights) -> Tensor:
+    """(series, nights): log of what the sums have made of 1 after each night; there is one layout."""
+    share = spent(1.0, 1)
+    logs = torch.stack([log_average(one.cumsum(0)) for one in made.sums])
+    return torch.logaddexp(logs + math.log(share), torch.tensor(math.log1p(-share)).double())
+
+
+def capital_of_stakes(made: Nights) -> Tensor:
+    """(series, nights)"""
+    rows = []
+    for values in made.log_e.tolist():
+        logs, row = START, []
+        for value in values:
+            logs = grown(logs, value)
+            row.append(log_stakes(logs))
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def together(sums: Tensor, stakes: Tensor) -> Tensor:
+    """The whole capital: half of it in each."""
+    return torch.logaddexp(sums, stakes) - math.log(2)
+
+
+def found(log_capital: Tensor, level: float) -> dict[str, Any]:
+    """In how many series the capital reached 1 / level, and after how many nights."""
+    reached = log_capital >= -math.log(level)
+    first = [int(row.to(torch.int8).argmax()) + 1 if bool(row.any()) else math.inf for row in reached]
+    tenth, median, ninth = (value if value < math.inf else None for value in _deciles(first))
+    return {"found": sum(bool(row.any()) for row in reached), "nights": {"10 %": tenth, "50 %": median, "90 %": ninth}}
+
+
+def _deciles(values: Sequence[float]) -> tuple[float, float, float]:
+    ordered = sorted(values)
+    return tuple(ordered[math.ceil(part * len(ordered)) - 1] for part in (0.1, 0.5, 0.9))  # type: ignore[return-value]
+
+
+def biased(name: str, bias: float, series: int, length: int) -> dict[str, Any]:
     """What was measured at one bias."""
-    log_e, failed = evidence(bias, effort, nights)
-    e = [math.exp(value) for value in log_e]
+    effort = effort_named(name)
+    made = nights(effort, bias, series, length, seed=1)
+    sums, stakes = capital_of_sums(made), capital_of_stakes(made)
     told: dict[str, Any] = {
-        "bias": bias,
-        "nights": nights,
-        "failed_alone": failed,
-        "mean_log_e": statistics.mean(log_e),
+        **{"effort": name, "bias": bias, "part_of_tolerance": bias / effort.tolerance},
+        **{"series": series, "nights": length, "draws_a_night": float(made.n.double().mean())},
+        **{"nights_failed_alone": int(made.failed.sum())},
+        **{"accumulated": found(together(sums, stakes), LEVEL), "stakes": found(stakes, LEVEL)},
     }
-    if bias == 0.0:
-        told |= {"mean_e": statistics.mean(e), "standard_error": statistics.stdev(e) / math.sqrt(nights)}
-    for name, stakes in (("accumulated", True), ("plain_product", False)):
-        histories = lengths(log_e, stakes)
-        told[name] = {"found": len(histories), "median_nights": statistics.median(histories) if histories else None}
-    return told
+    median = told["accumulated"]["nights"]["50 %"]
+    return {**told, "median_draws_times_bias_squared": median and median * told["draws_a_night"] * bias**2}
+
+
+def correct(name: str, series: int, length: int, level: float) -> dict[str, Any]:
+    """Alarms of the correct coin on any night of a series, at a level at which some can be seen."""
+    made = nights(effort_named(name), 0.0, series, length, seed=2)
+    sums, stakes = capital_of_sums(made), capital_of_stakes(made)
+    parts = {"accumulated": together(sums, stakes), "sums": sums, "stakes": stakes}
+    alarms = {part: found(capital, level)["found"] for part, capital in parts.items()}
+    return {"effort": name, "series": series, "nights": length, "level": level, "series_with_an_alarm": alarms}
+
+
+# --------------------------------------------------------------------------------------------------- real nights
+
+
+def real_coin(bias: float, length: int) -> dict[str, Any]:
+    """Real nights of the coin, until it is found. ValueError where one is not what its counts say."""
+    state = _begun("coin")
+    effort = effort_named("quick")
+    for night in range(1, length + 1):
+        report = check_model(Coin(bias), effort=effort, seed=seed_of(night), only=[region_masses.id], alpha=LEVEL)
+        (record,) = [record for record in report.records if record.check == region_masses.id]
+        evidence = record.evidence
+        if not isinstance(evidence, Estimated) or evidence.carried is None:
+            raise ValueError(f"night {night}: {record.message}")
+        due = seen(effort, evidence.n, round(evidence.cells[1].observed * evidence.n))
+        if evidence.carried.log_e != due.log_e or not due.ends:
+            raise ValueError(f"night {night}: a real run says {evidence.carried.log_e}, its counts {due.log_e}")
+        state = folded(state, _named(report, "coin"), {"night": night})
+        if state.series["coin"].pairs[region_masses.id].crossed:
+            break
+    pair = state.series["coin"].pairs[region_masses.id]
+    return {"effort": "quick", "bias": bias, "nights": pair.nights, "found_in": pair.crossed or None}
+
+
+def real_model(length: int) -> dict[str, Any]:
+    """Real nights of a correct model with all its checks."""
+    state = _begun("normal")
+    for night in range(1, length + 1):
+        report = check_model(torch.distributions.Normal(0.0, 1.0), effort="quick", seed=seed_of(night))
+        state = folded(state, _named(report, "normal"), {"night": night})
+    pairs = state.series["normal"].pairs
+    logs = [pair.log_capital for pair in pairs.values()]
+    return {
+        **{"model": "Normal(0, 1)", "effort": "quick", "nights": length, "checks": len(pairs)},
+        **{"alarms": sum(pair.crossed > 0 for pair in pairs.values())},
+        **{"largest_evidence": math.exp(max(logs)), "mean_evidence": statistics.mean(map(math.exp, logs))},
+    }
+
+
+def _begun(spec: str) -> State:
+    return with_series(State(), [(spec, spec, {"spec": spec}, "as it is")], MODELS * STATISTICAL)
+
+
+def _named(report: Report, spec: str) -> Report:
+    """The report as one of a night: with a SPEC."""
+    return replace(report, run=replace(report.run, specs={record.model: spec for record in report.records}))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,16 +256,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     call = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = []
-    for case in CASES:
-        rows.append(row(*case))
-        print(json.dumps(rows[-1]), flush=True)
-    told = {
-        **{"check": CHECK, "alpha": ALPHA, "level": LEVEL, "unit": "probability"},
-        **{"seeds": "1 to nights", "machine": machine(), "rows": rows},
+    told: dict[str, Any] = {
+        **{"check": region_masses.id, "alpha": ALPHA, "level": LEVEL, "unit": "probability"},
+        **{"seeds": "1 where biased, 2 where correct; of real nights their number", "machine": machine()},
     }
+    measured = {
+        "correct": [correct(*case) for case in CORRECT],
+        "biased": [biased(*case) for case in CASES],
+        "real": [real_coin(REAL_COIN, REAL_COIN_NIGHTS), real_model(REAL_NIGHTS)],
+    }
+    for rows in measured.values():
+        for row in rows:
+            print(json.dumps(row), flush=True)
     if call.json is not None:
-        write_text(call.json, json.dumps(told, indent=1, allow_nan=False) + "\n")
+        write_text(call.json, json.dumps({**told, **measured}, indent=1, allow_nan=False) + "\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from harness.errors import CallError
 from harness.html import write_html
 from harness.store import write_text
 from suites.nightly.night import Night, strongest
-from suites.nightly.state import State, log_capital
+from suites.nightly.state import State
 
 HISTORY = Path(__file__).parents[2] / ".asv" / "html"
 """Where `python -m suites.history` publishes."""
@@ -60,7 +60,7 @@ def page(night: Night, history: bool, speed: Path | None) -> str:
     pairs = [
         (
             *(series.name, check, pair.nights, series.first),
-            *(f"10^{log_capital(pair.logs) / ten:.1f}", f"10^{-math.log10(series.level):.1f}", pair.strongest),
+            *(f"10^{pair.log_capital / ten:.1f}", f"10^{-math.log10(series.level):.1f}", pair.strongest),
         )
         for series, check, pair in strongest(state)
     ]

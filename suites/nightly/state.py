@@ -15,25 +15,36 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import CallError
-from harness.evidence import Estimated, Record
+from harness.evidence import Carried, Estimated
 from harness.report import Report
 from harness.store import plain, write_text
+from suites.nightly import sums
 from suites.nightly.accumulate import START, grown, log_capital, reached, spent
+from suites.nightly.sums import Layout
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 has no sums."""
 ALPHA = 1e-6
 """Probability that correct models ever turn a night red by a statistical verdict."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A check on a model over the nights of a series: log of what each stake made of 1, and the strongest night."""
+    """A check on a model over the nights of a series: log of what each stake made of 1, the sums of all nights, and
+    the strongest night."""
 
     logs: tuple[float, ...] = START
+    layouts: tuple[Layout, ...] = ()
     nights: int = 0
     strongest: int = 0
     strongest_log_e: float = -math.inf
     crossed: int = 0  # the night on which it became a FAIL; it stays one while the code stays as it is
+
+    @property
+    def log_capital(self) -> float:
+        """log of what all nights have made of 1."""
+        return log_capital(self.logs, sums.log_capital(self.layouts))
 
 
 @dataclass(frozen=True)
@@ -99,24 +110,26 @@ def folded(state: State, report: Report, told: Mapping[str, Any]) -> State:
     specs = report.run.specs
     for record in report.records:
         evidence = record.evidence
-        if record.model in specs and isinstance(evidence, Estimated) and not evidence.asymptotic:
+        if record.model in specs and isinstance(evidence, Estimated) and evidence.carried is not None:
             spec = specs[record.model]
-            series[spec] = _with_record(series[spec], record, evidence.path[-1].log_e, night)
+            series[spec] = _with_record(series[spec], record.check, evidence.carried, night)
     return replace(state, night=night, series=series, nights=(*state.nights, told))
 
 
-def _with_record(series: Series, record: Record, log_e: float, night: int) -> Series:
-    before = series.pairs.get(record.check, Pair())
-    logs = grown(before.logs, log_e)
+def _with_record(series: Series, check: str, carried: Carried, night: int) -> Series:
+    before, log_e = series.pairs.get(check, Pair()), carried.log_e
     stronger = not log_e <= before.strongest_log_e
-    pair = Pair(
-        logs=logs,
+    pair = replace(
+        before,
+        logs=grown(before.logs, log_e),
+        layouts=sums.gone_on(before.layouts, carried),
         nights=before.nights + 1,
         strongest=night if stronger else before.strongest,
         strongest_log_e=log_e if stronger else before.strongest_log_e,
-        crossed=before.crossed or (night if reached(logs, series.level) else 0),
     )
-    return replace(series, pairs={**series.pairs, record.check: pair})
+    if not pair.crossed and reached(pair.log_capital, series.level):
+        pair = replace(pair, crossed=night)
+    return replace(series, pairs={**series.pairs, check: pair})
 
 
 def abandoned(state: State, why: str) -> State:
@@ -152,8 +165,8 @@ def read(path: Path, alpha: float | None = None) -> State:
 
 
 def _loaded(data: dict[str, Any]) -> State:
-    if data["format"] != FORMAT:
-        raise ValueError(f"format is {data['format']!r}, not {FORMAT}")
+    if data["format"] not in READABLE:
+        raise ValueError(f"format is {data['format']!r}, not one of {READABLE}")
     series = {
         spec: Series(**{**item, "pairs": {check: _pair(pair) for check, pair in item["pairs"].items()}})
         for spec, item in data["series"].items()
@@ -165,15 +178,30 @@ def _loaded(data: dict[str, Any]) -> State:
 def _pair(data: dict[str, Any]) -> Pair:
     """`plain` writes what is not finite as a string, which float reads."""
     numbers = {"logs": tuple(map(float, data["logs"])), "strongest_log_e": float(data["strongest_log_e"])}
-    return Pair(**{**data, **numbers})
+    layouts = tuple(
+        Layout(**{name: tuple(map(float, values)) for name, values in layout.items()})
+        for layout in data.get("layouts", ())
+    )
+    return Pair(**{**data, **numbers, "layouts": layouts})
 
 
 def write(state: State, path: Path) -> None:
     """Whole or not at all. CallError where the file cannot be written."""
     try:
-        write_text(path, json.dumps({"format": FORMAT, **plain(state)}, indent=1, allow_nan=False) + "\n")
+        write_text(path, _text({"format": FORMAT, **plain(state)}))
     except OSError as error:
         raise CallError(str(error)) from None
+
+
+def _text(data: dict[str, Any]) -> str:
+    """JSON with one series a line."""
+    series = ",\n".join(f"  {_json(spec)}: {_json(item)}" for spec, item in data.pop("series").items())
+    head = ",\n".join(f" {_json(name)}: {_json(value)}" for name, value in data.items())
+    return f'{{\n{head},\n "series": {{\n{series}\n }}\n}}\n'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
 
 
 @contextmanager
@@ -199,6 +227,7 @@ def summary(series: Series, check: str, pair: Pair) -> str:
     ten = math.log(10)
     return (
         f"{series.name} {check}: {pair.nights} nights since {series.first} are evidence "
-        f"10^{log_capital(pair.logs) / ten:.1f} against the law, {-math.log10(series.level):.1f} needed; "
+        f"10^{pair.log_capital / ten:.1f} against the law, {-math.log10(series.level):.1f} needed; "
         f"reached in night {pair.crossed}, the strongest is {pair.strongest} with 10^{pair.strongest_log_e / ten:.1f}"
+        + (f"; {where}" if (where := sums.suspect(pair.layouts)) else "")
     )

@@ -1,4 +1,4 @@
-"""Nights that are multiplied: the martingale by enumeration, a small bias found by real nights, killed runs."""
+"""Nights that add up: the martingale of stakes by enumeration, a small bias found by real nights, killed runs."""
 
 import itertools
 import json
@@ -15,14 +15,15 @@ from scipy.stats import binom
 
 from harness import check_model
 from harness.errors import CallError
-from harness.evidence import Estimated, Look, Record, Verdict
+from harness.evidence import Carried, Estimated, Look, Record, Verdict
 from harness.judge import judge
 from harness.report import Report
 from suites.nightly import __main__ as command
 from suites.nightly import fingerprint, night, power, state, throughput
-from suites.nightly.accumulate import LOG_WEIGHTS, START, grown, log_capital, reached, spent
+from suites.nightly.accumulate import LOG_WEIGHTS, START, grown, log_capital, log_stakes, reached, spent
 from suites.nightly.site import page
 from suites.nightly.state import Pair, Series, State
+from suites.nightly.sums import Layout
 
 COINS = '''
 import torch
@@ -71,7 +72,7 @@ def test_a_fair_bet_on_e_values_has_mean_one_after_every_night(low, high, p):
         logs = START
         for up in history:
             logs = grown(logs, math.log(high if up else low))
-        total += math.prod(p if up else 1 - p for up in history) * math.exp(log_capital(logs))
+        total += math.prod(p if up else 1 - p for up in history) * math.exp(log_stakes(logs))
     # every stake multiplies by (1 - stake + stake mean) a night in mean; 1e-12 is the rounding of 64 sums of products
     stakes = [(w, s) for w, s in zip(map(math.exp, LOG_WEIGHTS), (1.0, 0.5, 0.2, 0.05, 0.01), strict=True)]
     assert abs(total - sum(w * (1 - s + s * mean) ** nights for w, s in stakes)) <= 1e-12
@@ -89,7 +90,7 @@ def test_a_correct_coin_is_accused_on_any_of_many_nights_as_rarely_as_promised()
         logs = START
         for value in nights:
             logs = grown(logs, value)
-            if reached(logs, alpha):
+            if reached(log_stakes(logs), alpha):
                 accused += 1
                 break
     # Ville: a history is accused with probability alpha at most, so more than this has probability 1e-9 at most
@@ -102,21 +103,28 @@ def test_small_stakes_grow_where_the_plain_product_dwindles():
     for k in range(200):
         logs = grown(logs, math.log(0.1 if k % 2 else 4.0))
     assert logs[0] == pytest.approx(100 * math.log(0.4))  # the plain product
-    assert log_capital(logs) > math.log(1e9)
+    assert log_stakes(logs) > math.log(1e9)
 
 
 def test_the_plain_product_costs_a_factor_two_and_no_more():
     logs, product = START, 0.0
     for log_e in (3.0, -0.5, 8.0, 900.0):  # the last does not fit into a float
         logs, product = grown(logs, log_e), product + log_e
-    assert product - math.log(2) <= log_capital(logs) <= product
+    assert product - math.log(2) <= log_stakes(logs) <= product
 
 
 @pytest.mark.parametrize("log_e", [math.nan, -math.inf, math.inf])
 def test_evidence_that_is_no_finite_number_is_a_failure_for_good(log_e):
     logs = grown(grown(START, log_e), -1.0)
-    assert reached(logs, 1e-9)
-    assert reached(grown(logs, -5.0), 1e-300)
+    assert reached(log_capital(logs, -9.0), 1e-9)
+    assert reached(log_capital(grown(logs, -5.0), -9.0), 1e-300)
+
+
+def test_stakes_and_sums_have_half_of_the_capital_each():
+    assert log_capital(START, 0.0) == pytest.approx(0.0, abs=1e-12)
+    assert log_capital(START, 50.0) == pytest.approx(50.0 - math.log(2))
+    stakes = grown(START, 50.0)
+    assert log_capital(stakes, -1.0) == pytest.approx(log_stakes(stakes) - math.log(2))
 
 
 def test_levels_of_all_nights_and_generations_sum_to_alpha():
@@ -160,7 +168,8 @@ def test_all_levels_ever_given_stay_within_half_of_alpha():
 def record(log_e, asymptotic=False, seen=0.0):
     """A record whose largest look `seen` is not its last."""
     looks = (Look(100, 0.0, -1, 1, seen), Look(200, 0.0, -0.01, 0.01, log_e))
-    evidence = Estimated(looks, 0.05, 0.999, "probability", asymptotic=asymptotic)
+    carried = None if asymptotic else Carried(log_e, 1, (0,), (0.0,), (1.0,), (0.0,), (1.0,))
+    evidence = Estimated(looks, 0.05, 0.999, "probability", asymptotic=asymptotic, carried=carried)
     return Record("m0", "sampler.bridge", judge(evidence, 1e-9), evidence, 1e-9, 0.1, "")
 
 
@@ -171,12 +180,14 @@ def taken_in(now, *records):
     return state.folded(now, report, {"night": now.night + 1})
 
 
-def test_a_night_leaves_the_evidence_of_the_look_at_which_it_stopped():
+def test_a_night_leaves_the_evidence_and_the_sums_of_the_look_at_which_it_stopped():
     now = taken_in(state.with_series(State(), planned("a"), 1), record(-0.5, seen=9.0))
-    assert now.series["spec0"].pairs["sampler.bridge"].logs[0] == -0.5
+    pair = now.series["spec0"].pairs["sampler.bridge"]
+    assert pair.logs[0] == -0.5
+    assert pair.layouts == (Layout((0.0,), (1.0,), (0.0,), (1.0,)),)
 
 
-def test_asymptotic_evidence_is_not_multiplied():
+def test_asymptotic_evidence_does_not_add_up():
     now = taken_in(state.with_series(State(), planned("a"), 1), record(5.0, asymptotic=True))
     assert not now.series["spec0"].pairs
 
@@ -192,13 +203,24 @@ def test_an_accumulated_fail_stays_until_the_code_changes():
 
 
 def test_a_state_is_read_as_it_was_written_and_is_strict_json(tmp_path):
-    pairs = {"x": Pair(), "y": Pair((math.nan,) * 5, 1, 1, math.inf, 1)}
+    layouts = (Layout((0.5, math.nan), (0.0, 1.0), (-0.5, 0.0), (math.inf, 1e-300)),)
+    pairs = {"x": Pair(), "y": Pair((math.nan,) * 5, layouts, 1, 1, math.inf, 1)}
     series = Series("m", {"spec": "s"}, "f", 1, 1e-9, 1, pairs)
     state.write(State(1e-6, 3, 1, {"s": series}, ({"spec": "old"},), ({"night": 1},)), tmp_path / "s.json")
     text = (tmp_path / "s.json").read_text()
     json.loads(text, parse_constant=pytest.fail)
     state.write(state.read(tmp_path / "s.json"), tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == text
+
+
+def test_a_state_of_before_there_were_sums_is_read(tmp_path, monkeypatch):
+    """As it was written then; its series end, since the examiner has changed."""
+    monkeypatch.chdir(tmp_path)
+    pair = {"logs": [0.5] * 5, "nights": 3, "strongest": 2, "strongest_log_e": "-inf", "crossed": 0}
+    series = {"name": "m", "facts": {"spec": "s"}, "fingerprint": "f", "generation": 1, "level": 1e-9, "first": 1}
+    told = {"format": 1, "alpha": 1e-6, "night": 3, "generations": 1, "closed": [], "nights": []}
+    Path("old.json").write_text(json.dumps({**told, "series": {"s": {**series, "pairs": {"x": pair}}}}))
+    assert state.read(Path("old.json")).series["s"].pairs["x"] == Pair((0.5,) * 5, (), 3, 2)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 9}', "{"])
@@ -243,7 +265,7 @@ def test_a_registered_model_is_told_by_its_file_and_what_that_imports_beside_it(
 
 def test_a_bias_too_small_for_one_night_is_found_by_several_and_the_correct_model_is_not_accused(coins, capsys):
     """0.018 of probability, where a quick PASS excludes 0.05 only. Measured with this check: none of the seeds 1 to 15
-    finds it alone, and the product reaches its level in night 5."""
+    finds it alone, and all together reach their level in night 5."""
     call = ["--models", "coins.py:Bent", "coins.py:Coin", *ONLY, "--nights", "10", "--state", "nights/state.json"]
     assert command.main([*call, "--site", "site"]) == 1
     said = capsys.readouterr().out
@@ -288,7 +310,7 @@ def test_a_run_that_is_killed_goes_on_with_the_models_that_are_left(coins):
     report = Report.read("a/night-0001.json")
     assert report.records[0].seconds == json.loads(kept)["records"][0]["seconds"]  # this one was not made again
     alone = check_model(coin(), effort="quick", seed=1, only=["sampler.region_masses"], alpha=report.run.alpha / 3)
-    due = {r.check: r.evidence.path[-1].log_e for r in alone.records if isinstance(r.evidence, Estimated)}
+    due = {r.check: r.evidence.carried.log_e for r in alone.records if isinstance(r.evidence, Estimated)}
     after = state.read(Path("a/state.json"))
     assert len(after.series) == 3
     for series in after.series.values():  # as if it had never been stopped
@@ -392,12 +414,34 @@ def taken_report():
     return Report.of([record(0.0)], Settings(effort_named("quick"), 1), alpha=1e-6)
 
 
-def test_power_is_measured_by_real_nights_and_histories_of_them(monkeypatch, tmp_path):
-    monkeypatch.setattr(power, "CASES", ((0.1, "quick", 3),))
+def test_power_is_measured_by_counts_that_real_nights_agree_with(monkeypatch, tmp_path):
+    """A coin that is off by 0.1 fails alone in its first night, and so is found; a real night says what counts say."""
+    monkeypatch.setattr(power, "CASES", (("quick", 0.1, 3, 2),))
+    monkeypatch.setattr(power, "CORRECT", (("quick", 4, 2, 0.05),))
+    monkeypatch.setattr(power, "REAL_COIN_NIGHTS", 1)
+    monkeypatch.setattr(power, "REAL_NIGHTS", 1)
     assert power.main(["--json", str(tmp_path / "power.json")]) == 0
-    (row,) = json.loads((tmp_path / "power.json").read_text(), parse_constant=pytest.fail)["rows"]
-    assert row["failed_alone"] == row["accumulated"]["found"] == row["plain_product"]["found"] == 3
-    assert power.lengths([10.0, 10.0, 10.0, -1.0, 50.0], stakes=False) == [3, 2]
+    told = json.loads((tmp_path / "power.json").read_text(), parse_constant=pytest.fail)
+    (row,) = told["biased"]
+    assert row["nights_failed_alone"] == 6
+    assert row["accumulated"] == row["stakes"] == {"found": 3, "nights": {"10 %": 1, "50 %": 1, "90 %": 1}}
+    assert told["correct"][0]["series_with_an_alarm"] == {"accumulated": 0, "sums": 0, "stakes": 0}
+    coin, model = told["real"]
+    assert (coin["nights"], coin["found_in"], model["alarms"]) == (1, None, 0)
+    assert model["checks"] >= 15
+
+
+def test_series_made_at_once_are_those_made_one_by_one():
+    made = power.nights(power.effort_named("quick"), 0.02, series=2, length=3, seed=0)
+    both = power.together(power.capital_of_sums(made), power.capital_of_stakes(made))
+    for i in range(2):
+        pair = Pair()
+        for k in range(3):
+            rows = made.sums[i, k]
+            carried = Carried(float(made.log_e[i, k]), len(rows), tuple(range(len(rows))), *map(tuple, rows.T.tolist()))
+            series = Series("m", {}, "f", 1, 1e-9, 1, {"x": pair})
+            pair = state._with_record(series, "x", carried, k + 1).pairs["x"]
+            assert pair.log_capital == pytest.approx(float(both[i, k]), abs=1e-9)
 
 
 def test_verdicts_of_the_helper_are_those_of_the_judge():
