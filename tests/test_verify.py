@@ -16,7 +16,7 @@ from harness import check_model
 from harness.adapters import adapt
 from harness.checks import CHECKS
 from harness.effort import EFFORTS, FALSE_ALARM_BUDGET
-from harness.evidence import Estimated, Exact, Look, Record, Verdict
+from harness.evidence import Carried, Estimated, Exact, Look, Record, Verdict
 from harness.examine import examine_model
 from harness.plan import plan, select
 from harness.processes import Processes
@@ -250,6 +250,16 @@ def test_a_run_that_was_cut_short_agrees_up_to_there():
     assert _difference(cut, PASSED, exactly=True, cut=False) != ""
     other = record(looks((8, -1, 0.5)), Verdict.INCONCLUSIVE)
     assert _difference(other, PASSED, exactly=True, cut=True) != ""
+
+
+def test_a_report_of_before_runs_could_go_on_agrees_in_what_it_has():
+    sums = Carried(0.0, 1, (0,), (0.5,), (1.0,), (-0.5,), (1.0,))
+    newer = replace(PASSED, evidence=replace(PASSED.evidence, carried=sums))
+    other = replace(newer, evidence=replace(newer.evidence, carried=replace(sums, above=(0.25,))))
+    assert _difference(PASSED, newer, exactly=True, cut=False) == ""
+    assert _difference(newer, newer, exactly=True, cut=False) == ""
+    assert _difference(newer, PASSED, exactly=True, cut=False) != ""
+    assert _difference(newer, other, exactly=True, cut=False) != ""
 
 
 def test_nan_is_no_agreement_within_bounds():
