@@ -31,7 +31,7 @@ class ScaleShift:
 
     def pull(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         mu, alpha = self._read(theta)
-        return (x - mu) * (-alpha).exp(), alpha
+        return (x - mu) / alpha.exp(), alpha
 
     def _read(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         mu, a = theta.chunk(2, -1)

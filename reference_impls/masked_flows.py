@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import linear
 
-from reference_impls.coupling import uniform
+from reference_impls.coupling import IN_PLACE, uniform
 from reference_impls.elementwise import ScaleShift
 from reference_impls.flows import (
     Bijection,
@@ -37,18 +37,20 @@ from reference_impls.splines import Spline
 
 
 class MaskedNetwork(nn.Module):
-    """(n, given + d) -> (n, outputs). Inputs come in the order of dependence, first the condition, of degree 0.
+    """(n, given + d) -> (n, outputs). First come the numbers of a condition, of degree 0, then the coordinates.
 
-    `degrees` are those of the outputs: which many coordinates each may see. Hidden units are sorted by degree; a layer
-    has units of every degree. Raises ValueError for one that is too narrow for that.
+    `place` (d,) are their places in the order of dependence, from 0, and `degrees` those of the outputs: how many
+    coordinates each may see. Hidden units are sorted by degree; a layer has units of every degree. Raises ValueError
+    for one that is too narrow for that.
     """
 
-    def __init__(self, d: int, degrees: Tensor, hidden: Sequence[int], given: int, activation, seed: int):
+    def __init__(self, place: Tensor, degrees: Tensor, hidden: Sequence[int], given: int, activation, seed: int):
         super().__init__()
+        d = len(place)
         source = Generator().manual_seed(seed)
-        self.activation = activation
+        self.activation = IN_PLACE.get(activation, activation)
         first = 0 if given or d == 1 else 1  # without a condition a unit of degree 0 would be a constant
-        inputs = torch.cat([torch.zeros(given, dtype=torch.int64), torch.arange(1, d + 1)])
+        inputs = torch.cat([torch.zeros(given, dtype=torch.int64), 1 + place])
         kinds = max(1, d - first)  # of units by their degree; without one of a degree i, x_i may not reach theta_{i+1}
         if not hidden or min(hidden) < kinds:
             raise ValueError(
@@ -62,8 +64,10 @@ class MaskedNetwork(nn.Module):
             mask = after[:, None] >= before  # (units, units before)
             self.register_buffer(f"mask_{i}", mask.to(torch.get_default_dtype()), persistent=False)
             fan_in = mask.sum(1).clamp(min=1)
-            self.weights.append(uniform(mask.shape, 1, source))
-            self.weights[-1].data *= self._mask(i) / fan_in.sqrt()[:, None]
+            weight = uniform(mask.shape, 1, source)
+            weight.data = weight.data.index_select(1, before.argsort(stable=True).argsort())  # drawn by degree
+            weight.data *= self._mask(i) / fan_in.sqrt()[:, None]
+            self.weights.append(weight)
             self.biases.append(uniform(after.shape, int(fan_in.max()), source))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,10 +101,12 @@ class Masked(Bijection):
         order = checked_order(order, self.d)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("place", order.argsort(), persistent=False)  # of each coordinate in the order
+        inputs = torch.cat([torch.arange(given), given + order])  # of the network, as they become known
+        self.register_buffer("inputs", inputs, persistent=False)
         owner = torch.arange(self.d).repeat(self.univariate.size)  # the coordinate that a column of theta is for
         columns = [(owner == i).nonzero()[:, 0] for i in order.tolist()]  # of theta, for each step
         self.register_buffer("columns", torch.cat(columns), persistent=False)
-        self.network = MaskedNetwork(self.d, self.place[owner], hidden, given, activation, seed)
+        self.network = MaskedNetwork(self.place, self.place[owner], hidden, given, activation, seed)
         ends = [[int((degrees <= k).sum()) for degrees in self.network.degrees[1:-1]] for k in range(-1, self.d)]
         self.units = [list(zip(*pair, strict=True)) for pair in pairwise(ends)]  # of each layer, that step k adds
 
@@ -120,7 +126,6 @@ class Masked(Bijection):
         return x, log_slope.sum(-1)
 
     def _theta(self, x: Tensor, given: Tensor | None) -> Tensor:
-        x = x.index_select(1, self.order)
         return self.network(x if given is None else torch.cat([given, x], 1))  # (n, size d)
 
     @torch.no_grad()
@@ -131,6 +136,7 @@ class Masked(Bijection):
         """
         net, n, told = self.network, len(z), self.given
         weights, biases = [net.masked(i) for i in range(len(net.weights))], [bias[:, None] for bias in net.biases]
+        weights[0] = weights[0].index_select(1, self.inputs)
         known = [z.new_empty(len(degrees), n) for degrees in net.degrees[:-1]]  # inputs, then hidden layers
         if given is not None:
             known[0][:told] = given.mT

@@ -201,6 +201,32 @@ def test_blocks_of_rows_change_nothing():
     assert (cut - whole).abs().max() <= 100 * EPS * whole.abs().max()
 
 
+@pytest.mark.parametrize(("plain", "in_place"), coupling.IN_PLACE.items())
+def test_activations_in_place_are_the_plain_ones_and_so_are_their_slopes(plain, in_place):
+    x = normal(50).requires_grad_()
+    found, truth = in_place(2 * x), plain(2 * x)
+    assert torch.equal(found, truth)
+    assert torch.equal(torch.autograd.grad(found.sum(), x)[0], torch.autograd.grad(truth.sum(), x)[0])
+
+
+@pytest.mark.parametrize("more", [0, 1, 2, flows.ROWS])
+def test_blocks_are_even_and_of_bounded_size(more):
+    most, sizes = flows.ROWS * torch.get_num_threads(), []
+    n = most + more
+    x, y = normal(n, 1), normal(n, 2, seed=1)
+
+    def added(x, y):
+        sizes.append(len(x))
+        return x + y
+
+    with torch.no_grad():
+        assert torch.equal(flows.in_blocks(added, x, y), x + y)
+    assert sum(sizes) == n
+    assert max(sizes) <= most
+    assert len(sizes) == math.ceil(n / most)
+    assert max(sizes) - min(sizes) <= len(sizes)
+
+
 def test_training_goes_down_to_the_entropy_of_a_gaussian():
     law = MultivariateNormal(torch.tensor([1.0, -1.0]), torch.tensor([[1.0, 0.6], [0.6, 0.5]]))
     with torch.random.fork_rng():

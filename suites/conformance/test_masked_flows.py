@@ -85,22 +85,12 @@ def test_the_cache_changes_nothing(case):
     assert ((back - z).abs().amax(1) <= allowed).all()
 
 
-def test_each_unit_is_computed_once():
-    """The columns that sampling multiplies by are, step by step, those of one triangular pass."""
-    layer = Masked(range(6), hidden=(10, 7))
-    counted = []
-
-    def counting(function):
-        return lambda x, weight, bias: counted.append(weight.numel()) or function(x, weight, bias)
-
-    original = masked_flows.linear
-    masked_flows.linear = counting(original)
-    try:
-        layer._push_cached(torch.zeros(1, 6), None)
-    finally:
-        masked_flows.linear = original
-    whole = sum(weight.numel() for weight in layer.network.weights)
-    assert sum(counted) <= whole
+def test_each_unit_is_computed_once(monkeypatch):
+    """The rows of weights that sampling multiplies by are those of one pass: each unit and each parameter once."""
+    layer, rows, multiply = Masked(range(6), hidden=(10, 7)), [], torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda bias, weight, x: rows.append(len(weight)) or multiply(bias, weight, x))
+    layer._push_cached(torch.zeros(1, 6), None)
+    assert sum(rows) == sum(len(weight) for weight in layer.network.weights)
 
 
 @pytest.mark.parametrize("preset", [masked_flows.maf_pair, masked_flows.autoregressive_spline])
@@ -122,10 +112,16 @@ def test_iaf_is_maf_the_other_way_round():
 
 def test_hidden_units_have_every_degree_and_outputs_what_they_may_see():
     degrees = torch.tensor([0, 1, 2, 3])
-    network = MaskedNetwork(4, degrees, (9, 9), 0, torch.tanh, 0)
+    network = MaskedNetwork(torch.arange(4), degrees, (9, 9), 0, torch.tanh, 0)
     assert network.degrees[1].unique().tolist() == [1, 2, 3]
     seen = slopes(network.to(torch.float64), normal(3, 4)).abs().amax(0) > 0
     assert torch.equal(seen, torch.arange(4) < degrees[:, None])
+
+
+def test_first_weights_are_drawn_for_degrees_whatever_the_order_of_coordinates():
+    plain, other = (Masked(order, given=2, seed=7).network for order in (range(4), (2, 0, 3, 1)))
+    assert torch.equal(other.degrees[0], torch.tensor([0, 0, 2, 4, 1, 3]))
+    assert torch.equal(other.weights[0], plain.weights[0][:, [0, 1, 3, 5, 2, 4]])
 
 
 @pytest.mark.parametrize("given", [0, 2])
