@@ -102,11 +102,11 @@ class Image:
         self.base, self.bijection, self.d = base, bijection, base.d
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p_x(x) - log |det J(x)| at x = f^-1(z)."""
+        """log p_x(x) - log |det J(x)| at x = f^-1(z); -inf at a z so far out that x is no number of the dtype."""
         finite = checked_draws(z, self.d).isfinite().all(-1)  # (n,)
         x = self.bijection.inverse(torch.where(finite[:, None], z, self.forward(self.base.mean()[None]).to(z.dtype)))
         log_prob = self.base.log_prob(x) - self.bijection.log_det(x)
-        log_prob = torch.where(finite, log_prob, -torch.inf)
+        log_prob = torch.where(finite & x.isfinite().all(-1), log_prob, -torch.inf)
         return torch.where(z.isnan().any(-1), torch.nan, log_prob)  # (n,)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:

@@ -252,6 +252,7 @@ def factor_analysis(x: Tensor, q: int, *, tolerance: float = 1e-12, iterations: 
     """Maximum likelihood with q factors by EM, from principal components; has `history`. There is no closed form.
 
     Steps are taken in units in which each coordinate has variance 1, so that the estimate follows any change of units.
+    Raises ValueError where the likelihood is greatest without noise in some column, as it may be with few rows.
     """
     x, loc, units, covariance = _standardised(x, q)
     loading, noise = _principal(covariance, q)
@@ -297,7 +298,23 @@ def _em(S: Tensor, W: Tensor, psi: Tensor, n: int, tolerance: float, iterations:
         history.append(_log_likelihood(S, W, psi, n))
         if history[-1] - history[-2] <= tolerance * n:
             break
+    else:
+        if not shared:
+            _refuse_noise_that_creeps(S, W, psi, n, history[-1])
     return W, psi, torch.stack(history)
+
+
+def _refuse_noise_that_creeps(S: Tensor, W: Tensor, psi: Tensor, n: int, reached: Tensor) -> None:
+    """Raises ValueError where the least noise had better be 0: a Heywood case, to which EM comes closer like 1 / steps.
+
+    It is usual with no more rows than columns. There x_j is a sum of the factors and has no density given them.
+    """
+    least = psi.argmin()
+    if _log_likelihood(S, W, psi.index_fill(0, least, 0.0), n) > reached:
+        raise ValueError(
+            f"the noise of column {int(least)} creeps to 0, where the likelihood is greatest: "
+            f"give more than these {n} rows, or choose a smaller q"
+        )
 
 
 def _log_likelihood(S: Tensor, W: Tensor, psi: Tensor, n: int) -> Tensor:

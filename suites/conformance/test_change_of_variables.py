@@ -150,6 +150,12 @@ def test_banana_agrees_with_its_conditionals():
     assert np.allclose(model.log_prob(z), oracle, rtol=1e3 * EPS, atol=1e3 * EPS)
 
 
+def test_a_point_so_far_out_that_its_base_point_is_no_number_is_impossible():
+    far = torch.diag(torch.full((3,), 1e300, dtype=torch.float64))
+    assert (space.banana(dtype=torch.float64).log_prob(far) == -math.inf).all()
+    assert space.banana(dtype=torch.float64).log_prob(torch.full((1, 3), math.nan).double()).isnan()
+
+
 @pytest.mark.parametrize(
     ("build", "complaint"),
     [

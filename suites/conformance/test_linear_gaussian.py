@@ -179,9 +179,15 @@ def test_parameters_are_as_many_as_the_law_has_and_give_it_back(preset):
         (lambda: probabilistic_pca(torch.randn(3, 5, generator=generator()), 3), "leaves no noise"),
         (lambda: probabilistic_pca(torch.ones(1, 3), 1), "constant"),
         (lambda: factor_analysis(torch.tensor([[0.0, math.nan]]), 1), "NaN"),
+        (lambda: factor_analysis(torch.randn(5, 5, generator=generator()), 1, iterations=300), "creeps to 0"),
         (lambda: linear_gaussian.one_factor().log_prob(torch.zeros(2)), "shape"),
     ],
 )
 def test_mistakes_are_named(build, complaint):
     with pytest.raises(ValueError, match=complaint):
         build()
+
+
+def test_a_fit_that_stops_early_for_want_of_steps_is_no_creeping_noise():
+    x = linear_gaussian.one_factor(dtype=torch.float64).sample(500, generator=generator())
+    assert len(factor_analysis(x, 1, iterations=3).history) == 4
