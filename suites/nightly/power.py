@@ -30,11 +30,12 @@ from harness import check_model
 from harness.adapters import adapt
 from harness.bench.machine import machine
 from harness.checks.carried import doubt
-from harness.checks.masses import region_masses
+from harness.checks.masses import RegionCounts, region_masses
 from harness.effort import CONFIDENCE, Effort, effort_named
-from harness.evidence import Estimated, Verdict
-from harness.judge import judge
+from harness.evidence import Estimated
 from harness.report import Report
+from harness.statistics import binomial, categorical
+from harness.statistics.carried import of_counts
 from harness.store import write_text
 from harness.subject import Subject
 from suites.nightly.accumulate import START, grown, log_stakes, spent
@@ -49,10 +50,12 @@ CASES = (
     ("quick", 0.005, 200, 500),
     ("quick", 0.001, 40, 12_000),
     ("quick", 0.0005, 20, 50_000),
-    ("standard", 0.001, 40, 600),
+    ("standard", 0.00375, 200, 100),
+    ("standard", 0.0015, 200, 600),
+    ("standard", 0.001, 200, 1_200),
 )
 """Effort, bias, series, nights of each."""
-CORRECT = (("quick", 2000, 300, 0.05),)
+CORRECT = (("quick", 2000, 300, 0.05), ("standard", 500, 300, 0.05))
 """Effort, series, nights, and the level at which alarms of the correct coin are counted."""
 REAL_COIN, REAL_COIN_NIGHTS = 0.0125, 60
 REAL_NIGHTS = 20
@@ -82,12 +85,13 @@ class Coin:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run has seen at a look: does it end there, by a FAIL, and what does it leave?"""
+    """What runs have seen at a look, (u,): their evidence, do they end there, by a FAIL, and what do they leave?"""
 
-    ends: bool
-    fails: bool
-    log_e: float
-    sums: Tensor  # (quantities, 4)
+    evidence: Tensor
+    ends: Tensor
+    fails: Tensor
+    log_e: Tensor  # with what the arithmetic explains allowed for
+    sums: Tensor  # (u, quantities, 4)
 
 
 @dataclass(frozen=True)
@@ -101,20 +105,35 @@ class Nights:
 
 
 @cache
-def _subject(effort: Effort) -> Subject:
-    return Subject(adapt(Coin(0.0)), effort, 0)
+def _begin(effort: Effort) -> tuple[RegionCounts, float]:
+    """The statistic of a run, and what is allowed for its arithmetic."""
+    subject = Subject(adapt(Coin(0.0)), effort, 0)
+    statistic = region_masses.start(subject)
+    assert isinstance(statistic, RegionCounts)
+    return statistic, doubt(region_masses, subject)
 
 
-@cache
-def seen(effort: Effort, n: int, heads: int) -> Seen:
-    """The look after n tosses of which so many were heads."""
-    subject = _subject(effort)
-    statistic: Any = region_masses.start(subject)
-    statistic.add(torch.tensor([n - heads, heads, 0], dtype=torch.float64))
-    evidence = Estimated((statistic.look(CONFIDENCE),), effort.tolerance, CONFIDENCE, "probability")
-    verdict, allowed = judge(evidence, LEVEL), doubt(region_masses, subject)
-    ends = verdict is not Verdict.INCONCLUSIVE or n == effort.draws
-    return Seen(ends, verdict is Verdict.FAIL, statistic.allowing(allowed), statistic.carried(allowed))
+def seen(effort: Effort, n: int, heads: Tensor) -> Seen:
+    """The look after n tosses of which so many (u,) were heads: all at once what `RegionCounts` says of each."""
+    statistic, allowed = _begin(effort)
+    counts = torch.stack([n - heads, heads, torch.zeros_like(heads)], 1).double()
+    below = counts.cumsum(1)[:, :-1]
+    events = torch.cat([counts, below], 1)
+    masses = torch.cat([statistic.masses, statistic.union_masses])
+    errors = torch.cat([statistic.uncertainty, statistic.union_uncertainty])
+
+    def log_e(more: float) -> Tensor:
+        cells = categorical.log_e_values(counts, statistic.masses, statistic.uncertainty + more)
+        unions = binomial.log_e_value(below, n, statistic.union_masses, statistic.union_uncertainty + more)
+        return torch.logaddexp(cells, unions.logsumexp(1) - math.log(unions.shape[1])) - math.log(2)
+
+    low, high = binomial.interval(events, n, masses, math.log(len(masses) / (1 - CONFIDENCE)))
+    bound = torch.maximum((low - masses - errors).abs(), (high - masses + errors).abs()).amax(1)
+    evidence = log_e(0.0)
+    fails = evidence >= -math.log(LEVEL)
+    ends = fails | (bound <= effort.tolerance) | (n == effort.draws)
+    rows = of_counts(events.flatten(), n, masses.repeat(len(heads)), (errors + allowed).repeat(len(heads)))
+    return Seen(evidence, ends, fails, log_e(allowed), rows.reshape(len(heads), -1, 4))
 
 
 def nights(effort: Effort, bias: float, series: int, length: int, seed: int) -> Nights:
@@ -130,14 +149,12 @@ def nights(effort: Effort, bias: float, series: int, length: int, seed: int) -> 
         if not bool(going.any()):
             break
         counts, place = heads[..., j][going].unique(return_inverse=True)
-        found = [seen(effort, drawn, count) for count in counts.tolist()]
+        found = seen(effort, drawn, counts)
         here = going.clone()
-        here[going] = torch.tensor([each.ends for each in found])[place]
+        here[going] = found.ends[place]
         place = place[here[going]]
-        n[here] = drawn
-        log_e[here] = torch.tensor([each.log_e for each in found]).double()[place]
-        failed[here] = torch.tensor([each.fails for each in found])[place]
-        sums[here] = torch.stack([each.sums for each in found])[place]
+        n[here], log_e[here] = drawn, found.log_e[place]
+        failed[here], sums[here] = found.fails[place], found.sums[place]
         going &= ~here
     return Nights(n, log_e, failed, sums)
 
@@ -216,9 +233,9 @@ def real_coin(bias: float, length: int) -> dict[str, Any]:
         evidence = record.evidence
         if not isinstance(evidence, Estimated) or evidence.carried is None:
             raise ValueError(f"night {night}: {record.message}")
-        due = seen(effort, evidence.n, round(evidence.cells[1].observed * evidence.n))
-        if evidence.carried.log_e != due.log_e or not due.ends:
-            raise ValueError(f"night {night}: a real run says {evidence.carried.log_e}, its counts {due.log_e}")
+        due = seen(effort, evidence.n, torch.tensor([round(evidence.cells[1].observed * evidence.n)]))
+        if not math.isclose(evidence.last.log_e, float(due.evidence), rel_tol=1e-6) or not due.ends:
+            raise ValueError(f"night {night}: a real run says {evidence.last.log_e}, its counts {float(due.evidence)}")
         state = folded(state, _named(report, "coin"), {"night": night})
         if state.series["coin"].pairs[region_masses.id].crossed:
             break
