@@ -139,7 +139,7 @@ class RegionCounts(CategoricalCounts):
             return 0.0
         errors = self.union_uncertainty + doubt
         unions = binomial.log_e_value(self.counts.cumsum(0)[:-1], self.n, self.union_masses, errors)
-        return log_mean_exp(torch.tensor([super().allowing(doubt), log_mean_exp(unions)]))
+        return log_mean_exp(torch.tensor([super().allowing(doubt), log_mean_exp(unions)], dtype=torch.float64))
 
     def carried(self, doubt: float) -> Quads:
         """What later runs go on from: of each cell, or of all between two levels of the mass, then of their unions."""
