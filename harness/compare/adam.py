@@ -37,16 +37,17 @@ def descend(
     seed: int,
     seconds: float,
     tell: Callable[[str, int], None],
+    device: torch.device | str = "cpu",
 ) -> tuple[int, str]:
-    """Train in place, leave a module in evaluation mode; the number of steps and a description.
+    """Train in place, on the device where it is, leave a module in evaluation mode; the steps and a description.
 
     FloatingPointError where no look at the validation rows gave a number.
     """
-    loss_of, name = _loss(thing, stream(seed, "compare", "loss"))
-    dtype = torch.int64 if view.discrete and not _takes_floats(thing) else parameters[0].dtype
-    shape = adapt(thing).event_shape
+    loss_of, name = _loss(thing, stream(seed, "compare", "loss", device=device))
+    dtype = torch.int64 if view.discrete and not _takes_floats(thing, device) else parameters[0].dtype
+    shape = adapt(thing, device=device).event_shape
     forget(thing)
-    train, valid = (as_events(part.to(dtype), shape) for part in (view.train, view.valid))
+    train, valid = (as_events(part.to(device, dtype), shape) for part in (view.train, view.valid))
     source = stream(seed, "compare", "minibatches")
     optimiser = torch.optim.Adam(parameters, lr=RATE)
     kept = [*parameters, *(thing.buffers() if isinstance(thing, nn.Module) else [])]
@@ -89,7 +90,7 @@ def descend(
 
 def _loss(thing: Any, generator: torch.Generator) -> tuple[Callable[[Tensor], Tensor], str]:
     """The loss of each row, and its name."""
-    model = adapt(thing)
+    model = adapt(thing, device=generator.device)
     if model.can("log_prob"):
         return lambda x: -model.log_prob(x), "-log_prob"
     if model.can("elbo"):
@@ -109,12 +110,12 @@ def _mean(thing: Any, loss_of: Callable[[Tensor], Tensor], x: Tensor) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def _takes_floats(thing: Any) -> bool:
+def _takes_floats(thing: Any, device: torch.device | str) -> bool:
     """Are the events of a discrete model written as floats, as its draws are?"""
-    model = adapt(thing)
+    model = adapt(thing, device=device)
     if not model.can("sample"):
         return True
-    x: Tensor = model.sample(2, generator=stream(0, "compare", "dtype"))
+    x: Tensor = model.sample(2, generator=stream(0, "compare", "dtype", device=device))
     return x.is_floating_point()
 
 

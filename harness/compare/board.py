@@ -41,7 +41,7 @@ def board_of(rows: Sequence[Row], data: Mapping[str, Any], run: Mapping[str, Any
         "data": dict(data),
         "run": {**run, "alpha": sum(alphas), "logarithm": "natural"},
         "columns": COLUMNS,
-        "ranking": ranking_words(),
+        "ranking": ranking_words(several=isinstance(run.get("seed"), list)),
         "rows": named,
     }
 
@@ -66,22 +66,29 @@ def read(path: Path) -> Board:
     return board
 
 
-def kept_rows(path: Path | None, data: Mapping[str, Any], key: str) -> list[Row]:
-    """Rows of the file that were made alike, on the same data. CallError for a file about other data.
+def kept_rows(path: Path | None, data: Mapping[str, Any], run: Mapping[str, Any], key: str) -> list[Row]:
+    """Rows of the file that were made alike, on the same data. CallError for a file about other data, seeds or devices.
 
     A row with a trouble is none of them: it is made again, since a library may be there by now, or a bug repaired.
     """
     if path is None or not path.exists():
         return []
-    return [row for row in _about(path, data)["rows"] if row.get("key") == key and not row.get("trouble")]
+    return [row for row in _about(path, data, run)["rows"] if row.get("key") == key and not row.get("trouble")]
 
 
-def _about(path: Path, data: Mapping[str, Any]) -> Board:
-    """The leaderboard in a file, which has to be about that data."""
+def _about(path: Path, data: Mapping[str, Any], run: Mapping[str, Any]) -> Board:
+    """The leaderboard in a file, which has to be about that data, those seeds and devices: rows are ranked together."""
     board = read(path)
     if board["data"]["fingerprint"] != data["fingerprint"]:
         raise CallError(f"{path} is about other data ({board['data'].get('name')}, or another split): {HINT}")
+    for name in ("seed", "device"):
+        if board["run"].get(name) != run[name]:
+            raise CallError(f"{path} was made with --{name} {_listed(board['run'].get(name))}: {HINT}")
     return board
+
+
+def _listed(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def enter(path: Path, new: Sequence[Row], data: Mapping[str, Any], run: Mapping[str, Any], *, fresh: bool) -> Board:
@@ -90,7 +97,7 @@ def enter(path: Path, new: Sequence[Row], data: Mapping[str, Any], run: Mapping[
     OSError with one line that names the fix where the file cannot be written; CallError where it is about other data.
     """
     with _locked(path):
-        old = [] if fresh or not path.exists() else _about(path, data)["rows"]
+        old = [] if fresh or not path.exists() else _about(path, data, run)["rows"]
         specs = {row["spec"] for row in new}
         board = board_of([*(row for row in old if row["spec"] not in specs), *new], data, run)
         write_text(path, dumps(board))

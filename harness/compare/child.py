@@ -20,14 +20,14 @@ from harness.compare import cost
 from harness.compare.data import DataError, Dataset, load
 from harness.compare.evaluate import test_points
 from harness.compare.fitting import Entry, entered
-from harness.compare.training import rows_dtype
+from harness.compare.training import refuse_elsewhere, rows_dtype
 from harness.compare.view import View
 from harness.effort import Effort, Settings
 from harness.evidence import Record, Verdict
 from harness.examine import examine_model
 from harness.model import Model
 from harness.plan import plan
-from harness.resolve import SpecError, located
+from harness.resolve import SpecError, located, one_line
 from harness.store import plain_record
 from harness.streams import generator as stream
 
@@ -63,16 +63,19 @@ def compare(request: dict[str, Any], send: Send) -> None:
 
 def _row(request: dict[str, Any], send: Send) -> None:
     seed, name = request["seed"], request["name"]
-    data = load(request["data"], seed)
+    data = load(request["data"], request["split"])
     send(at=["import", 0])
     (named,) = located(request["spec"])
 
     def tell(stage: str, n: int) -> None:
         send(at=[stage, n])
 
-    entry = entered(named.thing, data, seed=seed, seconds=request["budget"], tell=tell, as_it_is=request["as_it_is"])
-    send(part={"training": _training(entry), "preprocessing": entry.view.how, "machine": _machine(entry.trained.thing)})
-    model = adapt(entry.trained.thing, name)
+    device, *others = request["devices"]
+    how: dict[str, Any] = {"seed": seed, "seconds": request["budget"], "as_it_is": request["as_it_is"]}
+    entry = entered(named.thing, data, tell=tell, device=device, **how)
+    where = _machine(entry.trained.thing, device)
+    send(part={"training": _training(entry), "preprocessing": entry.view.how, "machine": where})
+    model = adapt(entry.trained.thing, name, device)
     dtype = rows_dtype(entry.trained.thing)
     tell("test", 0)
     points = test_points(model, entry.view, dtype, seed, lambda n: tell("test", n))
@@ -81,8 +84,12 @@ def _row(request: dict[str, Any], send: Send) -> None:
     else:
         send(part={"meaning": points.meaning, "points": [float(f"{value:.10g}") for value in points.nll.tolist()]})
     send(part={"certificate": _certificate(model, request, send)})
+    if not request["costs"]:
+        return
     rows = cost.batches(entry.view.test[0], model, dtype, seed)
     send(part={"cost": cost.costs(model, rows, seed=seed, alive=lambda what: tell(f"clock: {what}", 0))})
+    if others:
+        send(part={"cost_on": {other: _cost_on(other, entry, dtype, request, tell) for other in others}})
     send(part={"pictures": _pictures(model, entry.view, data, seed)})
     in_n = cost.growth_in_n(model, rows, lambda what: tell(f"curve: {what}", 0))
     send(part={"growth": {"n": in_n, "d": _growth_in_d(named.thing, entry, data, request, tell)}})
@@ -93,9 +100,23 @@ def _training(entry: Entry) -> dict[str, Any]:
     return {"how": trained.how, "seconds": trained.seconds, "steps": trained.steps}
 
 
-def _machine(thing: object) -> dict[str, Any]:
+def _cost_on(
+    device: str, entry: Entry, dtype: torch.dtype, request: dict[str, Any], tell: Callable[[str, int], None]
+) -> dict[str, Any]:
+    """What the trained model costs on another device; `trouble` says why that cannot be told."""
+    seed = request["seed"]
+    try:
+        refuse_elsewhere(entry.trained.thing, torch.device(device))
+        model = adapt(entry.trained.thing, request["name"], device)
+        rows = cost.batches(entry.view.test[0], model, dtype, seed)
+        return cost.costs(model, rows, seed=seed, alive=lambda what: tell(f"clock: {what} on {device}", 0))
+    except Exception as error:  # the model is ranked without these figures
+        return {"trouble": one_line(error)}
+
+
+def _machine(thing: object, device: str) -> dict[str, Any]:
     """Where the row was made, with the version of the library that the model is of."""
-    found = machine(threads=torch.get_num_threads())
+    found = machine(device, threads=torch.get_num_threads())
     library = type(thing).__module__.partition(".")[0]
     for distribution in packages_distributions().get(library, []):
         found["versions"] = {**found["versions"], distribution: version(distribution)}
@@ -138,7 +159,8 @@ def _pictures(model: Model, view: View, data: Dataset, seed: int) -> dict[str, A
     """Some draws as grey levels 0 to 255, where a row of the data is a picture; and some rows of the data."""
     if data.image is None or not model.can("sample"):
         return None
-    x = model.sample(PICTURES, generator=stream(seed, "compare", "pictures")).reshape(PICTURES, -1)
+    x = model.sample(PICTURES, generator=stream(seed, "compare", "pictures", device=model.device))
+    x = x.reshape(PICTURES, -1).cpu()
     if x.shape[1] != data.d:
         return None
     low, high = float(data.train.min()), float(data.train.max())
@@ -166,8 +188,9 @@ def _growth_in_d(
                 seed=request["seed"],
                 seconds=min(CURVE_TRAINING, request["budget"]),
                 tell=tell,
+                device=request["devices"][0],
             )
-            model = adapt(small.trained.thing)
+            model = adapt(small.trained.thing, device=request["devices"][0])
             rows = cost.batches(small.view.test[0], model, rows_dtype(small.trained.thing), request["seed"])
             points += cost.one_size(model, rows, d)
         except Exception:  # of a fixed size, or not to be fitted so quickly: the curve has no such point

@@ -10,7 +10,7 @@ import typer
 SPEC_HELP = (
     "package.module:attr, path/to/file.py:attr, or a name that `harness models` lists; attr is one of these, or a list "
     "or dict of them. A function or class that needs an argument is called with the training rows (n, d), and with "
-    "those of valid, levels, generator, seed and seconds that it names; one that needs none is called without. An "
+    "those of valid, levels, generator, seed, seconds, device that it names; one that needs none is called without. An "
     "estimator or network of another library that is not fitted is fitted; so is a model with fit(x), and a class with "
     "a class method fit. A torch module in training mode, or a distribution whose parameters require gradients, is "
     "trained by Adam on -log_prob. Anything else is taken as it is."
@@ -31,8 +31,25 @@ def compare(
     effort: Annotated[
         str, typer.Option(metavar="quick|standard|thorough", help="Of the examination of each model.")
     ] = "quick",
-    seed: Annotated[int, typer.Option(help="The split, the training and all draws follow from it.")] = 0,
-    workers: Annotated[int, typer.Option(help="Models at work at once; figures of time are best with 1.")] = 1,
+    seed: Annotated[
+        str,
+        typer.Option(
+            metavar="N,...",
+            help="The split, the training and all draws follow from it. With several, such as 0,1,2, the first splits "
+            "the data, and every model is trained at each: its NLL is the mean, and ties allow for the seeds.",
+        ),
+    ] = "0",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="cpu|cuda",
+            help="Where models are trained, examined and timed. Of several, such as cuda,cpu, the first; on the others "
+            "they are timed too.",
+        ),
+    ] = "cpu",
+    workers: Annotated[
+        int, typer.Option(help="Models, and seeds, at work at once; figures of time are best with 1.")
+    ] = 1,
     scheduler: Annotated[
         str, typer.Option(metavar="ADDR", help="Work on a Dask cluster instead, as `harness check` does.")
     ] = "",
@@ -60,6 +77,7 @@ def compare(
 
     Exit status: 0 every model is ranked; 1 some are below the line; 2 the call was wrong; 130 interrupted.
     """
+    from harness.calls import devices_in, seeds_in
     from harness.compare.command import Call
     from harness.compare.command import compare as run
     from harness.errors import CallError
@@ -72,7 +90,8 @@ def compare(
             data,
             budget=budget,
             effort=effort,
-            seed=seed,
+            seed=seeds_in(seed),
+            device=devices_in(device),
             workers=workers,
             scheduler=scheduler,
             timeout=timeout,

@@ -8,16 +8,18 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.calls import (
     INTERRUPTED,
+    check_cuda,
     check_outputs,
     check_workers,
     files_of,
+    in_words,
     new_console,
     say,
     stoppable,
@@ -25,11 +27,11 @@ from harness.calls import (
     workforce,
 )
 from harness.compare import board as boards
-from harness.compare.table import Row
+from harness.compare.seeds import Row, one_row
 from harness.display import Display
 from harness.effort import EFFORTS, effort_named
 from harness.errors import CallError, InterruptedRunError
-from harness.evidence import Raised, Record, Verdict
+from harness.evidence import Raised, Record, Verdict, instance_name
 from harness.isolate import Workforce, trouble_at_end
 from harness.processes import Ending, Message
 from harness.report import versions
@@ -41,13 +43,18 @@ THREADS = 1
 
 @dataclass(frozen=True)
 class Call:
-    """A call of `harness compare`, with the defaults of its options."""
+    """A call of `harness compare`, with the defaults of its options.
+
+    The data is split by the first seed; each seed trains every model once. Models are trained, examined and asked on
+    the first device, and timed on each.
+    """
 
     specs: tuple[str, ...]
     data: str
     budget: float = 60.0
     effort: str = "quick"
-    seed: int = 0
+    seed: tuple[int, ...] = (0,)
+    device: tuple[str, ...] = ("cpu",)
     workers: int = 1
     scheduler: str = ""
     timeout: float = 60.0
@@ -62,13 +69,18 @@ class Call:
         """What a row depends on, besides the data and its SPEC."""
         made_by = {name: each for name, each in versions().items() if name in ("harness", "torch")}
         return {
-            **{name: getattr(self, name) for name in ("budget", "effort", "seed", "as_it_is")},
-            **{"device": "cpu", "threads": THREADS, "versions": made_by},
+            **{name: getattr(self, name) for name in ("budget", "effort")},
+            **{"seed": _one_or_all(self.seed), "as_it_is": self.as_it_is},
+            **{"device": _one_or_all(self.device), "threads": THREADS, "versions": made_by},
         }
 
     def outputs(self) -> dict[str, Path]:
         files = {"--json": self.json, "--html": self.html}
         return {option: path for option, path in files.items() if path is not None}
+
+
+def _one_or_all(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
 
 
 def compare(call: Call) -> int:
@@ -93,12 +105,13 @@ def compare(call: Call) -> int:
         data = _data(processes, call)
         models = _models(processes, call)
         key = boards.key_of(data, call.settings())
-        kept = [] if call.fresh else boards.kept_rows(call.json, data, key)
         run = _run(call)
+        kept = [] if call.fresh else boards.kept_rows(call.json, data, run, key)
         todo = [m for m in models if m.spec not in {row["spec"] for row in kept}]
         if len(todo) < len(models):
             display.say(f"{len(models) - len(todo)} of {len(models)} rows are kept from {call.json}")
-        display.say(f"comparing {len(todo)} {'model' if len(todo) == 1 else 'models'}", len(todo))
+        total = len(todo) * len(call.seed)
+        display.say(f"comparing {in_words(len(todo), call.seed, call.device)}", total)
         measured, interrupted = _measured(processes, todo, call, display, data, run, key)
     specs = {model.spec for model in models}
     rows = [row for row in kept if row["spec"] in specs] + measured
@@ -139,6 +152,7 @@ def _validate(call: Call) -> None:
     if not 0 < call.alpha < 1:
         raise CallError(f"--alpha is {call.alpha}: give a probability between 0 and 1, such as 1e-6")
     check_workers(call)
+    check_cuda(call.device, call.scheduler)
 
 
 def _run(call: Call) -> dict[str, Any]:
@@ -165,7 +179,7 @@ def _asked(processes: Workforce, requests: Sequence[dict[str, Any]]) -> list[tup
 
 def _data(processes: Workforce, call: Call) -> dict[str, Any]:
     """The facts of the data. CallError where it cannot be had."""
-    ((said, ending),) = _asked(processes, [{"do": "data", "data": call.data, "seed": call.seed}])
+    ((said, ending),) = _asked(processes, [{"do": "data", "data": call.data, "seed": call.seed[0]}])
     if "refused" in said:
         raise CallError(said["refused"])
     if "data" not in said:
@@ -207,13 +221,19 @@ def _models(processes: Workforce, call: Call) -> list[Model]:
 
 @dataclass
 class _Making:
-    """A row in the making: what one child has said of its model."""
+    """A row in the making: what one child has said of its model, at one of several seeds or at the only one (None)."""
 
     model: Model
+    seed: int | None = None
     parts: Row = field(default_factory=dict)
     stage: str = ""
     raised: object = None
     failed: list[Record] = field(default_factory=list)
+    done: Row | None = None
+
+    @property
+    def instance(self) -> str:
+        return instance_name(self.model.name, self.seed, "")
 
     def hear(self, message: Message, display: Display) -> None:
         """Take in a message; ValueError for one that no child of ours sends."""
@@ -221,13 +241,13 @@ class _Making:
             if "part" in message:
                 self.parts |= dict(message["part"])
             elif "record" in message:
-                record = loaded_record(message["record"])
+                record = replace(loaded_record(message["record"]), seed=self.seed)
                 display.record(record)
                 if record.verdict in (Verdict.FAIL, Verdict.ERROR):
                     self.failed.append(record)
             elif "at" in message:
                 self.stage, n = str(message["at"][0]), int(message["at"][1])
-                display.at(self.model.name, self.stage, n)
+                display.at(self.instance, self.stage, n)
             elif "refused" in message:
                 self.parts["trouble"] = str(message["refused"])
             elif "raised" in message:
@@ -257,15 +277,11 @@ def _measured(
     key: str,
 ) -> tuple[list[Row], bool]:
     """Rows of the models, each written to the file as soon as it is finished, and whether the run was interrupted."""
-    making = [_Making(model) for model in models]
-    sound = [each for each in making if not each.model.trouble]
-    rows = [each.row(key, None, processes) for each in making if each.model.trouble]
+    seeds = call.seed if len(call.seed) > 1 else (None,)
+    sound = [_Making(model, seed) for model in models if not model.trouble for seed in seeds]
+    rows = [_Making(model).row(key, None, processes) for model in models if model.trouble]
     first = call.fresh
-    common = {
-        **{"job": "compare", "do": "row", "data": call.data, "seed": call.seed, "budget": call.budget},
-        **{"effort": asdict(effort_named(call.effort)), "alpha": call.alpha / max(1, len(models))},
-        "as_it_is": call.as_it_is,
-    }
+    share = call.alpha / max(1, len(models) * len(seeds))
 
     def keep(new: Sequence[Row]) -> None:
         nonlocal first
@@ -275,15 +291,34 @@ def _measured(
             first = False
 
     def end(index: int, ending: Ending) -> None:
+        made = sound[index]
         if ending.cause != "interrupted":
-            rows.append(sound[index].row(key, ending, processes))
+            made.done = made.row(key, ending, processes)
+        parts = [each.done for each in sound if each.model is made.model]
+        finished = [part for part in parts if part is not None]
+        if made.done is not None and len(finished) == len(parts):
+            rows.append(one_row(finished, call.seed))
             keep(rows[-1:])
-        display.done(sound[index].model.name)
+        display.done(made.instance)
 
     keep(rows)
     endings = processes.run(
-        [{**common, "spec": each.model.spec, "name": each.model.name} for each in sound],
+        [_request(each, call, share) for each in sound],
         lambda index, message: sound[index].hear(message, display),
         end,
     )
     return rows, any(ending is None or ending.cause == "interrupted" for ending in endings)
+
+
+def _request(making: _Making, call: Call, share: float) -> dict[str, Any]:
+    """The job of one model at one seed. What a model costs is measured at the first seed alone."""
+    measured = making.seed in (None, call.seed[0])
+    devices = call.device if measured else call.device[:1]
+    return {
+        **{"job": "compare", "do": "row", "spec": making.model.spec, "name": making.model.name},
+        **{"data": call.data, "split": call.seed[0], "budget": call.budget, "as_it_is": call.as_it_is},
+        **{"seed": call.seed[0] if making.seed is None else making.seed, "costs": measured},
+        **{"effort": asdict(effort_named(call.effort)), "alpha": share},
+        "devices": list(devices),
+        "device": "cuda" if "cuda" in devices else "cpu",  # what the worker has to offer
+    }

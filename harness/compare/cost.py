@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from harness.bench.memory import peak_memory
 from harness.compare.view import as_events
 from harness.model import Model
 from harness.streams import generator as stream
-from harness.streams import seed_for
 
 BATCH = 1000
 CALL_SECONDS, CLOCK_SECONDS = 0.25, 0.4
@@ -38,7 +38,7 @@ Rows = Callable[[int, int], Tensor]
 
 def batches(rows: Tensor, model: Model, dtype: torch.dtype, seed: int) -> Rows:
     """Fresh batches: rows of the test split, drawn with replacement."""
-    events = as_events(rows.to(dtype), model.event_shape)
+    events = as_events(rows.to(model.device, dtype), model.event_shape)
 
     def batch(n: int, i: int) -> Tensor:
         return events[torch.randint(len(events), (n,), generator=stream(seed, "compare", "batch", n, i))]
@@ -52,17 +52,19 @@ def costs(model: Model, rows: Rows, *, seed: int, alive: Callable[[str], None]) 
     found["seconds_per_log_prob"] = found["seconds_per_sample"] = found["peak_memory_bytes"] = None
     if model.can("log_prob"):
         alive("log_prob")
-        found["seconds_per_log_prob"] = _per_item(lambda n: (model.log_prob, lambda i: rows(n, i)), _finite)
+        found["seconds_per_log_prob"] = _per_item(
+            lambda n: (model.log_prob, lambda i: rows(n, i)), _finite, model.device
+        )
         alive("memory")
         found["peak_memory_bytes"] = _memory(model, rows)
     if model.can("sample"):
         alive("sample")
 
         def drawing(n: int) -> tuple[Callable[..., Any], Callable[[int], Any]]:
-            fresh = lambda i: torch.Generator().manual_seed(seed_for(seed, "compare", "clock", i))  # noqa: E731
+            fresh = lambda i: stream(seed, "compare", "clock", i, device=model.device)  # noqa: E731
             return (lambda generator: model.sample(n, generator=generator)), fresh
 
-        found["seconds_per_sample"] = _per_item(drawing, _finite)
+        found["seconds_per_sample"] = _per_item(drawing, _finite, model.device)
     return found
 
 
@@ -70,21 +72,25 @@ def _memory(model: Model, rows: Rows) -> dict[str, Any]:
     x = rows(BATCH, 0)
     with torch.no_grad():
         model.log_prob(x)
-        return {"value": peak_memory(lambda: model.log_prob(x)), "batch": BATCH, "of": "log_prob"}
+        return {
+            "value": peak_memory(lambda: model.log_prob(x), device=str(model.device)),
+            "batch": BATCH,
+            "of": "log_prob",
+        }
 
 
-def _per_item(question: Callable[[int], tuple[Any, Any]], inspect: Callable[[Any], None]) -> dict[str, Any]:
+def _per_item(
+    question: Callable[[int], tuple[Any, Any]], inspect: Callable[[Any], None], device: torch.device
+) -> dict[str, Any]:
     """Seconds per row at the largest batch of which a call is short enough; the median and the quartiles."""
     n = BATCH
     with torch.no_grad():
         while True:
             call, fresh = question(n)
-            began = time.perf_counter()
-            call(fresh(-1))
-            if n == 1 or time.perf_counter() - began < CALL_SECONDS:
+            if _seconds(partial(call, fresh(-1)), device) < CALL_SECONDS or n == 1:
                 break
             n //= 10
-        timing = timed(call, fresh=fresh, inspect=inspect, budget=CLOCK_SECONDS, fewest=5, most=50)
+        timing = timed(call, device=str(device), fresh=fresh, inspect=inspect, budget=CLOCK_SECONDS, fewest=5, most=50)
     seconds = sorted(timing.seconds)
     return {
         "value": timing.median / n,
@@ -95,6 +101,15 @@ def _per_item(question: Callable[[int], tuple[Any, Any]], inspect: Callable[[Any
         "cached": timing.cached,
         "threads": timing.threads,
     }
+
+
+def _seconds(call: Callable[[], Any], device: torch.device) -> float:
+    """Of one call, until its answer is there."""
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 def _finite(output: Any) -> None:
@@ -145,14 +160,10 @@ def _call_seconds(model: Model, of: str, rows: Rows, n: int) -> float:
     """The fastest of a few calls, after one that warms up unless that took long already."""
     seconds = []
     for i in range(CURVE_CALLS + 1):
-        x, generator = rows(n, i), torch.Generator().manual_seed(i)
-        began = time.perf_counter()
+        x, generator = rows(n, i), torch.Generator(model.device).manual_seed(i)
+        call = partial(model.sample, n, generator=generator) if of == "sample" else partial(model.log_prob, x)
         with torch.no_grad():
-            if of == "sample":
-                model.sample(n, generator=generator)
-            else:
-                model.log_prob(x)
-        seconds.append(time.perf_counter() - began)
+            seconds.append(_seconds(call, model.device))
         if seconds[0] > LONGEST:
             return seconds[0]
     return min(seconds[1:])

@@ -42,7 +42,7 @@ def test_points(model: Model, view: View, dtype: torch.dtype, seed: int, alive: 
     density, bound = _density(model, seed)
     copies = []
     for copy in view.test:
-        rows = as_events(copy.to(dtype), model.event_shape)
+        rows = as_events(copy.to(model.device, dtype), model.event_shape)
         parts = []
         for start in range(0, len(rows), ROWS):
             with torch.no_grad():
@@ -63,7 +63,7 @@ def _density(model: Model, seed: int) -> tuple[Callable[[Tensor], Tensor], str]:
         return model.log_prob, ""
     if model.can("energy", "log_partition"):
         return lambda x: -model.energy(x) - model.log_partition(), ""
-    generator = stream(seed, "compare", "bound")
+    generator = stream(seed, "compare", "bound", device=model.device)
     if model.can("iwae"):
         return lambda x: model.iwae(x, IWAE_DRAWS, generator=generator), f"importance-weighted, {IWAE_DRAWS} draws"
     if model.can("elbo"):
@@ -78,4 +78,4 @@ def _checked(log_p: object, x: Tensor) -> Tensor:
     if not isinstance(log_p, Tensor) or log_p.shape != (len(x),) or log_p.is_complex():
         what = f"{tuple(log_p.shape)}" if isinstance(log_p, Tensor) else type(log_p).__name__
         raise TypeError(f"log_prob of {len(x)} rows returned {what}, not {len(x)} numbers")
-    return log_p.double()
+    return log_p.double().cpu()

@@ -6,6 +6,8 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from harness.adapters import NotAModel, adapt
 from harness.compare.data import Dataset
 from harness.compare.libraries import is_fitted, only_discrete
@@ -22,21 +24,30 @@ class Entry:
     view: View
 
 
-def entered(thing: Any, data: Dataset, *, seed: int, seconds: float, tell: Tell, as_it_is: bool = False) -> Entry:
+def entered(
+    thing: Any,
+    data: Dataset,
+    *,
+    seed: int,
+    seconds: float,
+    tell: Tell,
+    as_it_is: bool = False,
+    device: torch.device | str = "cpu",
+) -> Entry:
     """Train in the view that fits. Raises what the training raised, and NotAModel for what is no model afterwards.
 
     Of discrete data it is asked first what the events of the model are; where only a fit can tell, it is fitted to the
     states, and once more to dequantised rows if its draws then turn out to be no states.
     """
     if as_it_is or not _trains(thing):
-        plain = trained(thing, raw(data), seed=seed, seconds=seconds, tell=tell, as_it_is=as_it_is)
+        plain = trained(thing, raw(data), seed=seed, seconds=seconds, tell=tell, as_it_is=as_it_is, device=device)
         return _in_own_units(plain, data, seed)
     discrete = False if data.levels is None else _is_discrete(thing)
     views = {True: [raw(data)], False: [standardised(data, seed)]}
     trouble: Exception | None = None
     for view in views[discrete] if discrete is not None else [*views[True], *views[False]]:
         try:
-            done = trained(thing, view, seed=seed, seconds=seconds, tell=tell)
+            done = trained(thing, view, seed=seed, seconds=seconds, tell=tell, device=device)
             if data.levels is None or discrete is not None or discrete_events(done.thing) in (view.discrete, None):
                 adapt(done.thing)
                 return Entry(done, view)

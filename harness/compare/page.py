@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.compare.board import Board
+from harness.compare.show import other_devices
 from harness.html import TEMPLATES, asset, hash_of, safe_json
 from harness.store import plain, write_text
 
@@ -23,6 +25,8 @@ HEADS = (
     ("meaning", "NLL is", "exact, or an upper bound"),
     ("certificate", "certificate", "checks that passed, and those that stayed open: INCONCLUSIVE"),
 )
+SEEDS = ("seeds", "sd of seeds", "standard deviation over the seeds of the mean NLL; each seed trains the model once")
+
 SHOWN = (
     *("name", "spec", "rank", "tied", "nll", "gap", "cost", "growth", "pictures"),
     *("dominated_by_log_prob", "dominated_by_sample"),
@@ -55,7 +59,9 @@ def render(board: Board) -> str:
         data=board["data"],
         run=board["run"],
         ranking=board["ranking"],
-        heads=HEADS,
+        heads=_heads(board["run"]),
+        several=isinstance(board["run"].get("seed"), list),
+        others=other_devices(board["run"]),
         ranked=[row for row in rows if row["rank"] is not None],
         below=[row for row in rows if row["rank"] is None],
         style=Markup(style),
@@ -65,6 +71,20 @@ def render(board: Board) -> str:
         payload=Markup(safe_json({"rows": [_shown(row) for row in rows]})),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a model's name has no UTF-8
+
+
+def _heads(run: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The columns: with several seeds their spread, and with several devices what each of the others takes."""
+    columns = list(HEADS)
+    if isinstance(run.get("seed"), list):
+        columns.insert(3, SEEDS)
+    elsewhere = [
+        (f"{key} {device}", f"{name}, {device}", f"{title}, on {device}")
+        for device in other_devices(run)
+        for key, name, title in HEADS
+        if key in ("sample", "log_prob", "memory")
+    ]
+    return [*columns, *elsewhere]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,10 @@ For models a and b the NLL of the same n test rows is compared row by row, so th
 By the union bound (Bonferroni) all m intervals hold together with probability 1 - delta, whichever model turned out
 best; each rests on a central-limit argument. The model of least mean NLL leads the first group; with it tie all whose
 interval to it holds 0. The best of the rest leads the next group. Lower is better.
+
+Where every model was trained from S seeds, nll_a,i is its mean over them, and the same interval of the S differences of
+the models' means is added to that of the rows, each of the two with delta / 2. What is left to the training's chance
+makes a tie, as what is left to the rows' does; with few seeds that interval is wide, as it must be.
 """
 
 from __future__ import annotations
@@ -23,6 +27,15 @@ RULE = (
     "paired t intervals of all pairs of ranked models, together at 95 % (Bonferroni); models whose interval to the "
     "best of their group holds 0 tie with it"
 )
+
+
+RULE_OF_SEEDS = (
+    f"{RULE}; an interval is that of the test rows (of means over seeds), widened by that of the seeds (of means over "
+    "rows)"
+)
+
+Points = Sequence[float] | Sequence[Sequence[float]]
+"""The NLL at each test row [n], or at each seed and test row [seeds, n]."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +67,26 @@ def half_width(values: np.ndarray, delta: float) -> float:
     return float(stdtrit(n - 1, 1 - delta / 2) * values.std(ddof=1) / np.sqrt(n))
 
 
-def mean_interval(values: Sequence[float], delta: float = DELTA) -> Interval:
-    """The mean NLL of one model with its own interval: that of the test rows, not of a comparison."""
-    array = np.asarray(values, dtype=np.float64)
-    half = half_width(array, delta)
-    return Interval(float(array.mean()), float(array.mean() - half), float(array.mean() + half))
+def mean_interval(values: Points, delta: float = DELTA) -> Interval:
+    """The mean NLL of one model with its own interval: that of the test rows, and seeds, not of a comparison."""
+    return _interval(np.asarray(values, dtype=np.float64), delta)
 
 
-def places(points: Mapping[str, Sequence[float]], delta: float = DELTA) -> dict[str, Place]:
-    """A place for each model, best first. ValueError where the models were not asked at the same rows."""
+def _interval(values: np.ndarray, delta: float) -> Interval:
+    """Of rows [n], or of seeds and rows [seeds, n]: the half widths of both together."""
+    mean = float(values.mean())
+    if values.ndim == 1 or len(values) == 1:
+        half = half_width(values.reshape(-1), delta)
+    else:
+        half = half_width(values.mean(0), delta / 2) + half_width(values.mean(1), delta / 2)
+    return Interval(mean, mean - half, mean + half)
+
+
+def places(points: Mapping[str, Points], delta: float = DELTA) -> dict[str, Place]:
+    """A place for each model, best first. ValueError where the models were not asked at the same rows and seeds."""
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in points.items()}
-    if len({len(values) for values in arrays.values()}) > 1:
-        raise ValueError("models were asked at different numbers of test rows: compare them on the same data")
+    if len({values.shape for values in arrays.values()}) > 1:
+        raise ValueError("models were asked at different numbers of test rows, or seeds: compare them on the same data")
     waiting = sorted(arrays, key=lambda name: (arrays[name].mean(), name))
     pairs = max(1, len(waiting) * (len(waiting) - 1) // 2)
     found: dict[str, Place] = {}
@@ -82,10 +103,7 @@ def places(points: Mapping[str, Sequence[float]], delta: float = DELTA) -> dict[
 
 
 def _gap(arrays: Mapping[str, np.ndarray], name: str, other: str, delta: float) -> Interval:
-    differences = arrays[name] - arrays[other]
-    half = half_width(differences, delta) if name != other else 0.0
-    mean = float(differences.mean())
-    return Interval(mean, mean - half, mean + half)
+    return _interval(arrays[name] - arrays[other], delta) if name != other else Interval(0.0, 0.0, 0.0)
 
 
 def dominated(costs: Mapping[str, Sequence[float | None]]) -> dict[str, bool]:

@@ -7,12 +7,12 @@ time.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.compare.ranking import DELTA, RULE, dominated, mean_interval, places
-
-Row = dict[str, Any]
+from harness.compare.ranking import DELTA, RULE, RULE_OF_SEEDS, dominated, mean_interval, places
+from harness.compare.seeds import Row, means_of, points_of
 
 COLUMNS: dict[str, dict[str, str]] = {
     "nll": {"unit": "nats per row of the data", "direction": "lower is better"},
@@ -32,7 +32,7 @@ FLOAT32_EPS = 2.0**-23
 def judged(rows: Sequence[Row], data: Mapping[str, Any]) -> list[Row]:
     """The rows, best first and those below the line last, each with its place, its reason and its flags."""
     reasons = [_reason(row, data) for row in rows]
-    found = places({row["spec"]: row["points"] for row, why in zip(rows, reasons, strict=True) if not why})
+    found = places({row["spec"]: points_of(row) or () for row, why in zip(rows, reasons, strict=True) if not why})
     new = [
         {
             **row,
@@ -66,10 +66,13 @@ def _mean(row: Row) -> float:
 
 def _figures(row: Row, data: Mapping[str, Any]) -> Row:
     """Mean NLL with its own interval, and bits a coordinate."""
-    if not row.get("points"):
+    points = points_of(row)
+    if points is None:
         return {"nll": None, "bits_per_dim": None}
-    seen = mean_interval(row["points"])
-    nll = {"mean": seen.mean, "low": seen.low, "high": seen.high}
+    seen, means = mean_interval(points), means_of(row)
+    nll: Row = {"mean": seen.mean, "low": seen.low, "high": seen.high}
+    if len(means) > 1:
+        nll |= {"seeds": means, "sd_of_seeds": statistics.stdev(means)}
     return {"nll": nll, "bits_per_dim": seen.mean / (data["d"] * math.log(2))}
 
 
@@ -85,7 +88,8 @@ def _reason(row: Row, data: Mapping[str, Any]) -> str:
         if not bad:
             return "no certificate: no check applies to it"
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
-        return f"no certificate: {bad[0]['verdict']} {bad[0]['check']}: {bad[0]['message']}{more}"
+        at = f" at seed {bad[0]['seed']}" if "seed" in bad[0] else ""
+        return f"no certificate: {bad[0]['verdict']} {bad[0]['check']}{at}: {bad[0]['message']}{more}"
     if beats_ceiling(row, data):
         return (
             f"impossible: its NLL is below the entropy of the empirical law of the test rows, "
@@ -95,7 +99,7 @@ def _reason(row: Row, data: Mapping[str, Any]) -> str:
 
 
 def beats_ceiling(row: Row, data: Mapping[str, Any]) -> bool:
-    """Is the mean NLL below H of the empirical test law, by more than float32 can round?
+    """Is the mean NLL, of any seed, below H of the empirical test law, by more than float32 can round?
 
     An NLL is a sum of at most d terms a row, each rounded by a share of 2^-23: it is off by d 2^-23 |NLL| at most.
     """
@@ -103,14 +107,14 @@ def beats_ceiling(row: Row, data: Mapping[str, Any]) -> bool:
     if ceiling is None or not row.get("points") or not str(row.get("meaning", "")).startswith("exact"):
         return False
     allowed = data["d"] * FLOAT32_EPS * abs(ceiling)
-    return mean_interval(row["points"]).mean < ceiling - allowed
+    return min(means_of(row)) < ceiling - allowed
 
 
 def _flags(row: Row, data: Mapping[str, Any]) -> list[str]:
     """What a reader should know before believing the row."""
     found = []
     exact = bool((row.get("certificate") or {}).get("normalised_exactly_by"))
-    mean = mean_interval(row["points"]).mean if row.get("points") else math.inf
+    mean = min(means_of(row), default=math.inf)
     ceiling, frontier = data.get("entropy_ceiling_nats"), data.get("frontier_nats")
     if beats_ceiling(row, data):
         found.append("better than the entropy ceiling of the test rows: not a normalised model")
@@ -140,6 +144,11 @@ def _costs(row: Row, of: str) -> list[float | None]:
     return [_mean(row), *(None if figure is None else float(figure["value"]) for figure in figures)]
 
 
-def ranking_words() -> dict[str, Any]:
-    """The rule by which rows are ranked, for the file."""
-    return {"rule": RULE, "confidence": 1 - DELTA, "interval": "asymptotic: a central-limit argument over test rows"}
+def ranking_words(several: bool = False) -> dict[str, Any]:
+    """The rule by which rows are ranked, at one seed or several, for the file."""
+    interval = "asymptotic: a central-limit argument over test rows"
+    return {
+        "rule": RULE_OF_SEEDS if several else RULE,
+        "confidence": 1 - DELTA,
+        "interval": f"{interval}, and normal means of seeds" if several else interval,
+    }

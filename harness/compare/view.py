@@ -10,7 +10,7 @@ dequantised    discrete rows for a density: x + u with u uniform on [0, 1)^d, th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,10 @@ class View:
     shift: Tensor | None = None
     scale: Tensor | None = None
     levels: tuple[int, ...] | None = None
+
+    def on(self, device: torch.device) -> View:
+        """The same rows on that device, to train there; what is for the test stays where it is."""
+        return replace(self, train=self.train.to(device), valid=self.valid.to(device))
 
     def in_data_units(self, z: Tensor) -> Tensor:
         """Draws of the model as rows of the data."""

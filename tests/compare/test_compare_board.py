@@ -9,7 +9,7 @@ from harness.compare.board import board_of, enter, kept_rows, key_of, read
 from harness.errors import CallError
 
 DATA = {"name": "x", "d": 2, "entropy_ceiling_nats": None, "frontier_nats": None, "fingerprint": "f"}
-RUN = {"seed": 0}
+RUN = {"seed": 0, "device": "cpu"}
 
 
 def row(name: str, key: str = "k") -> dict:
@@ -38,8 +38,8 @@ def test_a_row_takes_the_place_of_its_spec(tmp_path):
 def test_rows_made_otherwise_are_measured_again(tmp_path):
     path = tmp_path / "b.json"
     enter(path, [row("a"), row("b", key="other")], DATA, RUN, fresh=False)
-    assert [each["name"] for each in kept_rows(path, DATA, "k")] == ["a"]
-    assert kept_rows(None, DATA, "k") == kept_rows(tmp_path / "none.json", DATA, "k") == []
+    assert [each["name"] for each in kept_rows(path, DATA, RUN, "k")] == ["a"]
+    assert kept_rows(None, DATA, RUN, "k") == kept_rows(tmp_path / "none.json", DATA, RUN, "k") == []
 
 
 def test_a_key_is_of_the_data_and_of_every_setting():
@@ -52,14 +52,14 @@ def test_another_file_is_refused(tmp_path, text):
     path = tmp_path / "b.json"
     path.write_text(text)
     with pytest.raises(CallError, match="name another file"):
-        kept_rows(path, DATA, "k")
+        kept_rows(path, DATA, RUN, "k")
 
 
 def test_a_file_about_other_data_is_refused(tmp_path):
     path = tmp_path / "b.json"
     enter(path, [row("a")], DATA, RUN, fresh=False)
     with pytest.raises(CallError, match="about other data"):
-        kept_rows(path, {**DATA, "fingerprint": "g"}, "k")
+        kept_rows(path, {**DATA, "fingerprint": "g"}, RUN, "k")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_file_whose_parts_are_of_another_form_is_damaged(tmp_path, damage):
     board = enter(path, [row("a")], DATA, RUN, fresh=False)
     path.write_text(json.dumps({**board, **damage}))
     with pytest.raises(CallError, match=r"is damaged.*--fresh"):
-        kept_rows(path, DATA, "k")
+        kept_rows(path, DATA, RUN, "k")
 
 
 def test_a_run_on_other_data_at_the_same_time_does_not_mix_in(tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_on_other_data_at_the_same_time_does_not_mix_in(tmp_path):
 def test_a_row_with_a_trouble_is_made_again(tmp_path):
     path = tmp_path / "b.json"
     enter(path, [row("a"), {**row("b"), "trouble": "there is no module 'b'"}], DATA, RUN, fresh=False)
-    assert [each["name"] for each in kept_rows(path, DATA, "k")] == ["a"]
+    assert [each["name"] for each in kept_rows(path, DATA, RUN, "k")] == ["a"]
 
 
 def write_rows(path, names):

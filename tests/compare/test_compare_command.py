@@ -101,6 +101,44 @@ def test_the_same_call_goes_on_from_what_was_finished(first, folder, capsys):
     assert marked["points"] == kept[0]["points"]
 
 
+def test_cuda_where_there_is_none_is_refused_before_anything_is_made(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert _status(["compare", "x.py:y", "--data", "iris", "--device", "cuda,cpu"]) == 2
+    assert capsys.readouterr().err == "harness: --device is cuda, but torch finds no CUDA device: choose --device cpu\n"
+
+
+@pytest.fixture(scope="module")
+def seeded(folder):
+    """A closed form, whose seeds agree, one that is restless, and one that dies at a seed; by one and three workers."""
+    return [
+        call(folder, "Independent", "restless", "mortal", options=("--seed", "3,4", *more), json=f"seeded{i}.json")
+        for i, more in enumerate([("--workers", "1"), ("--workers", "3", "--html", str(folder / "seeded.html"))])
+    ]
+
+
+def test_a_row_has_every_seed_on_one_split(seeded):
+    status, board = seeded[0]
+    assert status == 1
+    rows = {row["name"]: row for row in board["rows"]}
+    assert (board["run"]["seed"], board["run"]["device"]) == ([3, 4], "cpu")
+    steady, moved = (rows[name]["nll"] for name in ("Independent", "restless"))
+    assert steady["seeds"][0] == steady["seeds"][1]  # one split, or the test rows would be others
+    assert steady["sd_of_seeds"] == 0 < moved["sd_of_seeds"]
+    assert moved["mean"] == pytest.approx(sum(moved["seeds"]) / 2, rel=1e-9)
+    assert [each["certificate"]["seed"] for each in rows["Independent"]["seeds"]] == [3, 4]
+    assert rows["Independent"]["certificate"]["alpha"] == pytest.approx(1e-6 / 3)
+    assert rows["mortal"]["reason"].startswith("seed 4: Died")
+
+
+def test_seeds_do_not_depend_on_the_number_of_workers(seeded):
+    told = [{row["name"]: (row["rank"], row.get("points")) for row in board["rows"]} for _, board in seeded]
+    assert told[0] == told[1]
+
+
+def test_the_seeds_are_on_the_page(seeded, folder):
+    assert "seeds <b>3, 4</b>" in (folder / "seeded.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -109,6 +147,9 @@ def test_the_same_call_goes_on_from_what_was_finished(first, folder, capsys):
         (["x.py:y", "x.py:y", "--data", "iris"], "given twice"),
         (["x.py:y", "--data", "iris", "--budget", "0"], "--budget is 0.0"),
         (["x.py:y", "--data", "iris", "--effort", "huge"], "--effort is 'huge'"),
+        (["x.py:y", "--data", "iris", "--seed", "0,1,0"], "--seed names 0 twice"),
+        (["x.py:y", "--data", "iris", "--seed", "-1"], "--seed is '-1': give a whole number of 0 or more"),
+        (["x.py:y", "--data", "iris", "--device", "cpu,tpu"], "--device is 'tpu': choose one of cpu, cuda"),
         (["x.py:y", "--data", "iris", "--json", "no/such/folder/b.json"], "does not exist"),
         (["nowhere.py:y", "--data", "iris"], "there is no file nowhere.py"),
     ],

@@ -11,7 +11,7 @@ from torch import nn
 
 from harness.compare.data import made
 from harness.compare.fitting import entered
-from harness.compare.training import AS_IT_IS, trained
+from harness.compare.training import AS_IT_IS, refuse_elsewhere, trained
 from harness.compare.view import raw, standardised
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models_for_tests"))
@@ -54,6 +54,36 @@ def test_a_function_gets_the_rows_and_what_it_names():
     assert torch.equal(seen["valid"], view.valid)
     assert (seen["seed"], seen["seconds"], seen["other"]) == (0, 5.0, 3)
     assert isinstance(seen["generator"], torch.Generator)
+
+
+def test_what_names_a_device_gets_the_rows_there_and_what_does_not_gets_them_here():
+    """`meta` has no numbers, but it is another place than the CPU."""
+    seen = {}
+
+    def there(x, valid, device):
+        seen["there"] = (x.device.type, valid.device.type, device)
+        return Independent(table())
+
+    def here(x, valid, generator):
+        seen["here"] = (x.device.type, valid.device.type, generator.device.type)
+        return Independent(x)
+
+    for recipe in (there, here):
+        assert train(recipe, device="meta").how == "made of the training rows"
+    assert seen == {"there": ("meta", "meta", torch.device("meta")), "here": ("cpu", "cpu", "cpu")}
+
+
+def test_what_computes_on_the_cpu_alone_is_refused_elsewhere():
+    from scipy import stats
+    from sklearn.mixture import GaussianMixture
+
+    for thing, library in ((GaussianMixture(), "sklearn"), (stats.norm(), "scipy")):
+        with pytest.raises(TypeError, match=f"{library} computes on the CPU alone: compare it with --device cpu"):
+            train(thing, device="cuda")
+        refuse_elsewhere(thing, torch.device("cpu"))
+    refuse_elsewhere(Learnt(), torch.device("cuda"))
+    with pytest.raises(TypeError, match="sklearn computes on the CPU alone"):
+        enter(GaussianMixture, device="cuda")  # a class of it, too
 
 
 def test_a_partial_keeps_what_it_was_given():

@@ -74,3 +74,15 @@ def hangs(x: Tensor) -> None:
 def twice(x: Tensor) -> Independent:
     """The same model as `Independent`, so that the two tie."""
     return Independent(x)
+
+
+def restless(x: Tensor, seed: int) -> Independent:
+    """A training that ends elsewhere at each seed."""
+    return Independent(x * (1 + 0.1 * seed))
+
+
+def mortal(x: Tensor, seed: int) -> Independent:
+    """It does not live at seed 4."""
+    if seed == 4:
+        os.abort()
+    return Independent(x)
