@@ -10,7 +10,7 @@ import torch
 
 from harness.cells import FINE, spacing
 from harness.checks.law import StatisticalCheck
-from harness.checks.oracle import OPERATIONS, roundoff, typical_rounding
+from harness.checks.oracle import OPERATIONS, typical_rounding
 from harness.evidence import Carried
 from harness.statistics.accumulator import Accumulator
 from harness.statistics.carried import Carries
@@ -63,7 +63,8 @@ def _doubt(check: StatisticalCheck, subject: Subject) -> float:
 
 
 def _of_densities(check: StatisticalCheck, subject: Subject) -> float:
-    """In nats, on average. Of densities that cannot be asked for, a nat for each coordinate is supposed."""
+    """In nats, on average. Of densities that are not asked for, a nat for each coordinate is supposed."""
     if "log_prob" in check.needs:
         return typical_rounding(subject)
-    return 4 * roundoff(subject.pilot) * (1 + subject.profile.size)
+    dtype = subject.pilot.dtype if subject.pilot.is_floating_point() else torch.float32
+    return 4 * OPERATIONS * torch.finfo(dtype).eps * (1 + subject.profile.size)

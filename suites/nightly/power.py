@@ -234,7 +234,7 @@ def real_coin(bias: float, length: int) -> dict[str, Any]:
         if not isinstance(evidence, Estimated) or evidence.carried is None:
             raise ValueError(f"night {night}: {record.message}")
         due = seen(effort, evidence.n, torch.tensor([round(evidence.cells[1].observed * evidence.n)]))
-        if not math.isclose(evidence.last.log_e, float(due.evidence), rel_tol=1e-6) or not due.ends:
+        if not math.isclose(evidence.last.log_e, float(due.evidence), rel_tol=1e-9) or not due.ends:
             raise ValueError(f"night {night}: a real run says {evidence.last.log_e}, its counts {float(due.evidence)}")
         state = folded(state, _named(report, "coin"), {"night": night})
         if state.series["coin"].pairs[region_masses.id].crossed:

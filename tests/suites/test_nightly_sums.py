@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binom
 
 from harness.evidence import Carried
+from harness.statistics import binomial
 from harness.statistics.binomial import BinomialCount
 from suites.nightly import sums
 from suites.nightly.accumulate import START, grown, log_capital, reached, spent
@@ -106,6 +107,27 @@ def test_correct_models_are_accused_as_rarely_as_promised_whatever_stops_a_night
 def test_the_same_test_catches_sums_that_are_taken_where_they_are_largest():
     heads = tosses(0)
     assert accused(heads, largest(heads)) > binom.isf(1e-9, SERIES, ALPHA)
+
+
+def accused_at_the_end_of_the_slack(stated, series=400, nights=150, n=400):
+    """Coins that are off by 0.02 in truth, judged by stakes and sums with `stated` allowed: series ever accused."""
+    generator = torch.Generator().manual_seed(3)
+    ever, total, logs = torch.zeros(series).bool(), torch.zeros(series, 1, 4).double(), [START] * series
+    for _ in range(nights):
+        statistic = BinomialCount(torch.full((series,), 0.3), stated)
+        size = torch.full((series,), float(n), dtype=torch.float64)
+        statistic.add(n, torch.binomial(size, torch.full_like(size, 0.32), generator=generator))
+        total = total + statistic.carried(0.0)[:, None]
+        log_e = binomial.log_e_value(statistic.events, n, statistic.p, stated).tolist()
+        logs = [grown(log, value) for log, value in zip(logs, log_e, strict=True)]
+        made = zip(logs, sums.log_average(total).tolist(), strict=True)
+        ever |= torch.tensor([reached(log_capital(log, of_sums), ALPHA) for log, of_sums in made])
+    return int(ever.sum())
+
+
+def test_a_deviation_that_is_allowed_is_accused_as_rarely_as_none():
+    assert accused_at_the_end_of_the_slack(0.02) <= binom.isf(1e-9, 400, ALPHA)
+    assert accused_at_the_end_of_the_slack(0.01) > 0.9 * 400  # where half of it is allowed
 
 
 # ------------------------------------------------------------------------------------------------------ power
