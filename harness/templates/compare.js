@@ -93,22 +93,38 @@ function pareto(figure, of) {
   const y = scale(seen.map((p) => p.row.nll.mean), HIGH - EDGE.bottom, EDGE.top, false);
   axes(plot, x, y, `seconds per ${of}`, "NLL, nats");
   const most = Math.max(...seen.map((p) => p.bytes ?? 0), 1);
-  const taken = [], names = []; // names are drawn last: no dot hides one
-  for (const p of seen) {
-    const beaten = p.row[`dominated_by_${of}`];
-    const radius = 4 + 11 * Math.sqrt((p.bytes ?? 0) / most);
-    const dot = svg("circle", { class: `dot ${beaten ? "dominated" : colour(p.i)}`, cx: x.at(p.seconds), cy: y.at(p.row.nll.mean), r: radius });
-    titled(dot, `${p.row.name}: ${short(p.row.nll.mean)} nats, ${short(p.seconds)} s, ${short((p.bytes ?? NaN) / 2 ** 20)} MiB${beaten ? " (dominated)" : ""}`);
-    const side = x.at(p.seconds) > WIDE * 0.7 ? -1 : 1;
-    const left = x.at(p.seconds) + side * (radius + 4), text = p.row.name.slice(0, 28), room = 6.5 * text.length;
-    let height = y.at(p.row.nll.mean) + 4;
-    while (taken.some((other) => Math.abs(other.height - height) < 11 && Math.abs(other.left - left) < Math.max(room, other.room))) height -= 11;
-    taken.push({ left, height, room });
-    plot.append(dot);
-    names.push(label(text, left, height, side > 0 ? "start" : "end", beaten ? "name dominated" : "name"));
-  }
+  const dots = seen.map((p) => ({ x: x.at(p.seconds), y: y.at(p.row.nll.mean), radius: 4 + 11 * Math.sqrt((p.bytes ?? 0) / most), text: p.row.name.slice(0, 28) }));
+  const places = beside(dots), names = [], leaders = []; // names are drawn last: no dot hides one
+  seen.forEach((p, k) => {
+    const beaten = p.row[`dominated_by_${of}`], dot = dots[k], { left, base, far } = places[k];
+    const words = `${p.row.name}: ${short(p.row.nll.mean)} nats, ${short(p.seconds)} s, ${short((p.bytes ?? NaN) / 2 ** 20)} MiB${beaten ? " (dominated)" : ""}`;
+    plot.append(titled(svg("circle", { class: `dot ${beaten ? "dominated" : colour(p.i)}`, cx: dot.x, cy: dot.y, r: dot.radius }), words));
+    if (far) leaders.push(line("leader", dot.x, dot.y, left + roomOf(dot.text) / 2, base - 4));
+    names.push(label(dot.text, left, base, "start", beaten ? "name dominated" : "name"));
+  });
+  plot.querySelector("circle").before(...leaders);
   plot.append(...names);
   put(figure, plot);
+}
+
+const roomOf = (text) => 6.5 * text.length;
+
+/** Where the names of dots go: right, left, above or below, ever farther away, wherever no dot and no name is met. */
+function beside(dots) {
+  const taken = dots.map(({ x, y, radius }) => ({ left: x - radius, right: x + radius, top: y - radius, bottom: y + radius }));
+  const frame = { left: EDGE.left, right: WIDE - EDGE.right, top: EDGE.top, bottom: HIGH - EDGE.bottom };
+  const inside = (box) => box.left >= frame.left && box.right <= frame.right && box.top >= frame.top && box.bottom <= frame.bottom;
+  const meets = (a) => taken.some((b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom);
+  return dots.map(({ x, y, radius, text }) => {
+    const room = roomOf(text), right = x + radius + 4, left = x - radius - 4 - room, over = radius + 10, found = [];
+    for (let away = 0; away < HIGH; away += 4)
+      for (const sign of away ? [-1, 1] : [1])
+        found.push([right, y + sign * away, away], [left, y + sign * away, away], [x - room / 2, y + sign * (over + away), away]);
+    const boxes = found.map(([from, middle, away]) => ({ left: from, right: from + room, top: middle - 6, bottom: middle + 6, away }));
+    const box = boxes.find((each) => inside(each) && !meets(each)) ?? boxes[0];
+    taken.push(box);
+    return { left: box.left, base: box.top + 10, far: box.away > radius };
+  });
 }
 
 /** Dots and whiskers: what decided the ties. */
@@ -139,22 +155,30 @@ function growth(figure, of, variable) {
   const y = scale(all.map((p) => p.seconds), HIGH - EDGE.bottom, EDGE.top, true);
   x = { at: x.at, ticks: [...new Set(all.map((p) => p[variable]))] };
   axes(plot, x, y, variable === "n" ? "rows n" : "coordinates D", "seconds");
-  const ends = [];
-  for (const l of lines) {
-    const at = l.points.map((p) => [x.at(p[variable]), y.at(p.seconds)]);
-    const group = svg("g", { class: "series" });
-    const path = svg("polyline", { class: `curve ${colour(l.i)}`, points: at.map((p) => p.join()).join(" ") });
+  const drawn = lines.map((l) => ({ ...l, at: l.points.map((p) => [x.at(p[variable]), y.at(p.seconds)]) }));
+  const heights = apart(drawn.map((l) => l.at.at(-1)[1]), 12, EDGE.top, HIGH - EDGE.bottom), column = WIDE - 108;
+  drawn.forEach(({ row, i, at }, k) => {
+    const group = svg("g", { class: "series" }), [endX, endY] = at.at(-1);
+    const path = svg("polyline", { class: `curve ${colour(i)}${i < 10 ? "" : " again"}`, points: at.map((p) => p.join()).join(" ") });
     path.style.fill = "none";
-    group.append(titled(path, l.row.name), ...at.map(([cx, cy]) => svg("circle", { class: colour(l.i), cx, cy, r: 2.5 })));
-    let place = at.at(-1)[1];
-    while (ends.some((other) => Math.abs(other - place) < 12)) place += 12;
-    ends.push(place);
-    group.append(label(l.row.name.slice(0, 18), at.at(-1)[0] + 6, place + 4));
+    group.append(line("leader", endX, endY, column - 4, heights[k]));
+    group.append(titled(path, row.name), ...at.map(([cx, cy]) => svg("circle", { class: colour(i), cx, cy, r: 2.5 })));
+    group.append(label(row.name.slice(0, 18), column, heights[k] + 4));
     group.addEventListener("pointerenter", () => plot.querySelectorAll(".series").forEach((g) => g.classList.toggle("faded", g !== group)));
     group.addEventListener("pointerleave", () => plot.querySelectorAll(".series").forEach((g) => g.classList.remove("faded")));
     plot.append(group);
-  }
+  });
   put(figure, plot);
+}
+
+/** Heights in the same order, moved as little as keeps them `gap` apart, between top and bottom where there is room. */
+function apart(heights, gap, top, bottom) {
+  const order = heights.map((_, k) => k).sort((a, b) => heights[a] - heights[b]), found = [...heights];
+  let last = top - gap;
+  for (const k of order) last = found[k] = Math.max(found[k], last + gap);
+  let next = bottom + gap;
+  for (const k of order.reverse()) next = found[k] = Math.min(found[k], next - gap);
+  return found;
 }
 
 function chosen(id, draw) {

@@ -84,8 +84,8 @@ def test_a_board_of_failures_only_is_a_page_too():
 
 
 @pytest.fixture(scope="module")
-def browser(board, tmp_path_factory):
-    """Headless Chromium with the page open and its console recorded."""
+def chromium():
+    """Headless Chromium with its console recorded."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     from selenium.webdriver.chrome.service import Service
 
@@ -93,19 +93,24 @@ def browser(board, tmp_path_factory):
     driver = shutil.which("chromedriver")
     if found is None or driver is None:
         pytest.skip("chromium or chromedriver is not installed: apt-get install chromium chromium-driver")
-    path = tmp_path_factory.mktemp("page") / "board.html"
-    write_page(board, path)
     options = webdriver.ChromeOptions()
     options.binary_location = found
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chromium = webdriver.Chrome(options=options, service=Service(driver))
+    driven = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        chromium.get(path.as_uri())
-        yield chromium
+        yield driven
     finally:
-        chromium.quit()
+        driven.quit()
+
+
+@pytest.fixture
+def browser(chromium, board, tmp_path):
+    """The browser with the page open."""
+    write_page(board, tmp_path / "board.html")
+    chromium.get((tmp_path / "board.html").as_uri())
+    return chromium
 
 
 def names(browser) -> list[str]:
@@ -153,6 +158,36 @@ def test_the_plots_are_drawn_and_follow_their_choice(browser):
     )
     assert count("#growth-n svg") == 1
     assert "sample" in browser.find_element("css selector", "#growth-n svg").get_attribute("aria-label")
+
+
+NAMES = """
+const boxes = [...document.querySelectorAll(arguments[0])].map((text) => [text.textContent, text.getBBox()]);
+return boxes.map(([name, b]) => [name, b.x, b.x + b.width, b.y, b.y + b.height]);
+"""
+
+
+@pytest.mark.parametrize("figure", ["#pareto text.name", "#growth-n .series text", "#growth-d .series text"])
+def test_names_of_models_that_are_alike_stand_apart_within_the_plot(chromium, tmp_path, figure):
+    alike = [row(f"model number {i}", 3 + i / 1000, 1e-3 * 1.01**i) for i in range(14)]
+    write_page(board_of(alike, DATA, RUN), tmp_path / "board.html")
+    chromium.get((tmp_path / "board.html").as_uri())
+    found = chromium.execute_script(NAMES, figure)
+    assert len(found) == 14
+    width, height = map(float, chromium.execute_script("return [WIDE, HIGH]"))
+    for name, left, right, top, bottom in found:
+        assert 0 <= left < right <= width, name
+        assert 0 <= top < bottom <= height, name
+        for other, start, end, over, under in found:  # the middles: letters above and below the line may touch
+            if other != name:
+                assert right <= start or end <= left or abs(top + bottom - over - under) / 2 >= 11, (name, other)
+
+
+def test_names_stand_in_the_order_of_the_ends_of_their_curves(chromium, tmp_path):
+    slow_first = [row(f"model {i}", 9 - i, 1e-3 / 1.1**i) for i in range(8)]  # and the best last
+    write_page(board_of(slow_first, DATA, RUN), tmp_path / "board.html")
+    chromium.get((tmp_path / "board.html").as_uri())
+    found = chromium.execute_script(NAMES, "#growth-n .series text")
+    assert [name for name, *_ in sorted(found, key=lambda each: each[3])] == [f"model {i}" for i in range(8)]
 
 
 def test_draws_are_pictures(browser):
