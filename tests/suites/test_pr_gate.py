@@ -76,14 +76,3 @@ def test_the_readme_shows_the_test_as_it_is():
     shown = re.findall(r"```python\n(.*?)```", (GATE / "README.md").read_text(), re.DOTALL)
     assert all(text in (GATE / "test_conforms.py").read_text() for text in shown)
     assert len(shown) == 1
-
-
-def test_the_nightly_workflow_calls_the_one_command_with_options_that_it_has():
-    from suites.nightly.__main__ import _parser
-
-    file = GATE.parents[1] / ".github" / "workflows" / "nightly-gpu.yml"
-    workflow = yaml.safe_load(file.read_text())
-    steps = [step["run"] for step in workflow["jobs"]["night"]["steps"] if "run" in step]
-    (night,) = [step for step in steps if "-m suites.nightly" in step]
-    call = _parser().parse_args(night.partition("-m suites.nightly ")[2].replace('"', "").split())
-    assert (call.device, str(call.site), call.no_speed) == ("cuda", "site", False)
