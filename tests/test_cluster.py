@@ -147,6 +147,82 @@ def test_a_leaderboard_has_the_same_rows(address, tmp_path, capsys):
     assert boards[0]["nll"] == boards[1]["nll"]
 
 
+PLACED = """
+import os
+from pathlib import Path
+
+import torch
+
+
+class Spy(torch.Tensor):
+    \"\"\"It writes down on which worker it is moved where, and stays.\"\"\"
+
+    def to(self, *, device, dtype):
+        with open(Path(__file__).with_name("moves.txt"), "a") as file:
+            print(os.environ["KIND"], device, file=file)
+        return self
+
+
+class Placed:
+    def __init__(self):
+        self.loc = torch.zeros(2).as_subclass(Spy)
+
+    def sample(self, n, *, generator):
+        return torch.randn(n, 2, generator=generator)
+"""
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """The address of a cluster of one worker with the resource GPU, whether or not there is one, and one without."""
+    workers = {
+        kind: {
+            "cls": distributed.Nanny,
+            "options": {"nthreads": 1, "memory_limit": None, "env": {"KIND": kind}, "resources": resources},
+        }
+        for kind, resources in (("gpu", {"GPU": 1}), ("plain", {}))
+    }
+    scheduler = {"cls": distributed.Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}}
+    with distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs="CRITICAL") as local:
+        with distributed.Client(local, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield local.scheduler_address
+
+
+def test_instances_on_cuda_go_to_the_workers_that_offer_a_gpu(mixed, tmp_path, capsys):
+    (tmp_path / "placed.py").write_text(PLACED)
+    spec, path = f"{tmp_path}/placed.py:Placed", tmp_path / "run.json"
+    given = {"seed": "0,1,2", "device": "cpu,cuda", "effort": "quick", "only": ("sample.well_formed",)}
+    commands.check([spec, SPECS[0]], {**given, "json": path, "scheduler": mixed})
+    capsys.readouterr()
+    data = json.loads(path.read_text())
+    assert (data["run"]["seed"], data["run"]["device"]) == ([0, 1, 2], ["cpu", "cuda"])
+    found_at = {(record["model"], record["seed"], record["device"]) for record in data["records"]}
+    assert len(found_at) == 12
+    moves = {tuple(line.split()) for line in (tmp_path / "moves.txt").read_text().splitlines()}
+    assert moves == {("gpu", "cuda")}  # the others have nothing to move
+    here = tmp_path / "here.json"
+    commands.check([SPECS[0]], {**given, "device": "cpu", "seed": "0,1,2", "json": here})
+    capsys.readouterr()
+    ours = [{**record, "seconds": 0, "alpha": 0} for record in json.loads(here.read_text())["records"]]
+    there = [
+        {name: value for name, value in {**record, "seconds": 0, "alpha": 0}.items() if name != "device"}
+        for record in data["records"]
+        if record["model"] == "Plain" and record["device"] == "cpu"
+    ]
+    assert there == ours
+
+
+def test_a_leaderboard_on_cuda_needs_a_worker_with_a_gpu(address, mixed, tmp_path, capsys):
+    spec, board = "sklearn.mixture:GaussianMixture", tmp_path / "board.json"
+    with pytest.raises(CallError, match="offers a GPU"):
+        compare(Call((spec,), "iris", budget=5.0, device=("cuda",), scheduler=address))
+    assert compare(Call((spec,), "iris", budget=5.0, device=("cuda",), scheduler=mixed, json=board)) == 1
+    capsys.readouterr()
+    (row,) = json.loads(board.read_text())["rows"]
+    assert row["reason"].startswith("TypeError: sklearn computes on the CPU alone: compare it with --device cpu")
+
+
 def test_calls_that_cannot_work_say_why(address, monkeypatch, tmp_path):
     monkeypatch.setattr("harness.cluster.CONNECT_SECONDS", 2.0)
     with pytest.raises(CallError, match="no Dask scheduler answers at tcp://127"):

@@ -36,7 +36,8 @@ def compare(
         typer.Option(
             metavar="N,...",
             help="The split, the training and all draws follow from it. With several, such as 0,1,2, the first splits "
-            "the data, and every model is trained at each: its NLL is the mean, and ties allow for the seeds.",
+            "the data, and every model is trained at each: its NLL is the mean, and ties allow for the seeds, of which "
+            "fewer than five tell little.",
         ),
     ] = "0",
     device: Annotated[

@@ -10,7 +10,8 @@ interval to it holds 0. The best of the rest leads the next group. Lower is bett
 
 Where every model was trained from S seeds, nll_a,i is its mean over them, and the same interval of the S differences of
 the models' means is added to that of the rows, each of the two with delta / 2. What is left to the training's chance
-makes a tie, as what is left to the rows' does; with few seeds that interval is wide, as it must be.
+makes a tie, as what is left to the rows' does. Few seeds say little: among five models the half width is 180 standard
+deviations of those differences with 2 seeds, 11.5 with 3, 3 with 5, and 1.3 with 10.
 """
 
 from __future__ import annotations
