@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.distributions import Distribution, Independent
+from torch.distributions import ComposeTransform, Distribution, Independent, TransformedDistribution
 
 from harness.adapters import torch_distributions
 from harness.adapters.casting import moved
@@ -32,12 +32,29 @@ def adapt(thing: object, name: str, device: torch.device, dtype: torch.dtype | N
     if not _can_draw(model.target):
         return _without("sample", model, f"{type(thing).__name__} of Pyro has no sampler")
     refusal = _no_way_back(model.target)
-    return _without("log_prob", model, refusal) if refusal else model
+    return _one_way(_without("log_prob", model, refusal), model.target) if refusal else model
 
 
 def _without(method: str, model: Model, reason: str) -> Model:
     kept = {key: value for key, value in model.methods.items() if key != method}
     return replace(model, methods=kept, unfit={**model.unfit, method: reason})
+
+
+def _one_way(model: Model, law: Any) -> Model:
+    """With what a transformed law has besides its draws: the base, where each of its draws goes, and its log_det."""
+    if not isinstance(law, TransformedDistribution):
+        return model
+    outward = ComposeTransform(law.transforms)
+    if outward.domain.event_dim != len(law.base_dist.batch_shape + law.base_dist.event_shape):
+        return model  # one log_det an event, not one a coordinate, is that of the contract
+
+    def log_det(z: torch.Tensor) -> Any:
+        return outward.log_abs_det_jacobian(z, outward(z))
+
+    def base() -> Any:
+        return torch_distributions.adapt(law.base_dist, f"{model.name} base", model.device, None)
+
+    return replace(model, methods={**model.methods, "forward": outward, "log_det": log_det, "base": base})
 
 
 def _masked(law: Any) -> bool:

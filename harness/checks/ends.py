@@ -1,9 +1,9 @@
 r"""The two ends of a bijection x = f(z), in the finest dtype that it works in, and how far rounding goes between them.
 
-Everything is worked out in float64 where the model can be had in it, and allowed the rounding of float32. An inverse
-that is found by iteration, or a flow by an integrator, errs by more, whatever the dtype: how much that is of its
-volumes is measured by `left_by_solver`. How far rounding at one end is from the other end is measured, too. A
-coordinate that is off by u times its size moves f, and so does f's own rounding, by about
+Everything is worked out in float64 where the model can be had in it, and allowed the rounding of float32; what an
+inverse by iteration or a flow by integration is allowed beside that is in `checks.solver`. How far rounding at one end
+is from the other end is measured. A coordinate that is off by u times its size moves f, and so does f's own rounding,
+by about
 
 .. math:: u \, R_f(z), \qquad R_f(z) = \max_{s \in \{-1, 1\}^d} |f(z + h s \cdot |z|) - f(z)| / h,
 
@@ -13,27 +13,30 @@ https://doi.org/10.1137/18M1226312). As h is not far above the rounding of the a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from harness.checks.law import NotApplicable
 from harness.checks.precision import Watched
-from harness.checks.rounding import ELEMENTARY, LAMBDA, SAFETY
+from harness.checks.rounding import ELEMENTARY, LAMBDA, compared
 from harness.errors import out_of_memory
+from harness.evidence import Exact
 from harness.model import Model
 from harness.subject import Subject
 
+NEEDS = ("forward", "inverse", "log_det")
+FUNCTIONS = ("log_prob.deterministic", "bijection.deterministic")
+"""Without which nothing else of a bijection is tried."""
+
+REVIEW = "Papamakarios et al. 2021, https://jmlr.org/papers/v22/19-1028.html"
+JACOBI = "Jacobi 1841, De determinantibus functionalibus; Billingsley 1995, Probability and Measure, theorem 17.2"
+
 ROWS = 64
 """Points at which round trips are made."""
-
-ENTRIES = 1024
-"""Rows times coordinates of Jacobians, and the most coordinates: each takes a pass back through the map."""
-
-JACOBIANS = 16
-"""Most points at which a Jacobian is taken."""
 
 PROBES = 8
 """Random signs, of which not all will hide the direction that is stretched most."""
@@ -44,16 +47,6 @@ STEP = 2.0**-20
 STRIDE = 2.0**-4
 """A step over which a map that tells its arguments apart at all does more than round."""
 
-SLOPE_STEP = 2.0**-17
-"""For differences in float64: the cube root of its rounding, where the error of a slope is least."""
-
-SOLVED = 2.0**-12
-"""Standard deviations, 2.4e-4, that a point may be off by after the way there and back, when one of the ways is a root
-or an integral: half of the digits of float32, at which solvers are stopped, or later. It is declared, not derived; what
-a PASS by it could have missed moves probabilities by 0.4 of it at most, 1e-4, a thirtieth of what `thorough` promises.
-Four of it in nats, 2^-10, are granted to volumes: a third of that promise.
-"""
-
 FLOAT32, FLOAT64 = (torch.finfo(dtype).eps / 2 for dtype in (torch.float32, torch.float64))
 
 Map = Callable[[Tensor], Tensor]
@@ -63,7 +56,7 @@ Map = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Ends:
     """A bijection of flat events, and points at both ends: z (n, d) of its base, or what its draws come from, and draws
-    x (n, d). `unit` is the roundoff of its arithmetic."""
+    x (n, d), or what its base goes to. `unit` is the roundoff of its arithmetic."""
 
     model: Model
     shape: tuple[int, ...]
@@ -93,7 +86,7 @@ class Ends:
     @property
     def factor(self) -> float:
         """How many unit roundoffs a result may be off by, beside its size."""
-        return LAMBDA * (ELEMENTARY + self.x.shape[1]) ** 0.5
+        return LAMBDA * (ELEMENTARY + self.z.shape[1]) ** 0.5
 
     def reach(self, function: Map, points: Tensor, size: Tensor, step: float = STEP) -> Tensor:
         """R of the docstring above, of the shape of function(points), for steps by `size` (n, d)."""
@@ -103,6 +96,10 @@ class Ends:
         for other in self.around(points, h * size):
             most = torch.maximum(most, (tried(function, other, here) - here).abs() / h)  # NaN stays
         return most
+
+    def size_after(self, function: Map, points: Tensor) -> Tensor:
+        """(n, d): what a relative error of points, and of what they are sent to, may come to there."""
+        return size_of(function(points)) + self.reach(function, points, size_of(points))
 
     def around(self, points: Tensor, step: Tensor) -> Iterator[Tensor]:
         """The points moved by steps (n, d) of random signs."""
@@ -149,30 +146,32 @@ def _found(subject: Subject) -> Ends:
         raise NotApplicable("events have discrete coordinates, and no map stretches those")
     with torch.no_grad():
         z, x = _points(subject, subject.model)
-        if z.shape != x.shape:
+        if z.shape[1:] != x.shape[1:]:
             raise NotApplicable(f"the base has events {tuple(z.shape[1:])}, and the model {tuple(x.shape[1:])}")
         model, dtype = _finest(subject, z, x)
         z, x = (points.to(dtype) for points in _points(subject, model))
         with Watched() as watched:
-            seen = [
-                answer(model, "forward", z, z.shape),
-                answer(model, "inverse", x, x.shape),
-                answer(model, "log_det", z, z.shape[:1]),
-            ]
+            seen = [answer(model, "forward", z, z.shape), answer(model, "log_det", z, z.shape[:1])]
+            if model.can("inverse"):
+                seen.append(answer(model, "inverse", x, x.shape))
     units = {torch.finfo(kind).eps / 2 for kind in (*watched.dtypes, *(each.dtype for each in seen))}
     seed = subject.seed_for("signs of the probes")
     return Ends(model, tuple(x.shape[1:]), z.reshape(len(z), -1), x.reshape(len(x), -1), max(units), seed)
 
 
 def _points(subject: Subject, model: Model) -> tuple[Tensor, Tensor]:
-    """Draws of the base of a model, or what its draws come from, and its draws; both (n, *event).
+    """Draws of the base of a model, or what its draws come from, and its draws, or what its base goes to; (n, *event).
 
     Of streams that know nothing of the subject's dtype: a FAIL that is tried again in float64 is tried at its points.
     """
     there = Subject(model, subject.effort, subject.seed)
+    z = base_draws(there, ROWS, "round trip")
+    if not model.can("inverse"):
+        if z is None:
+            raise NotApplicable("there is neither a base to draw from nor an inverse")
+        return z, answer(model, "forward", z, z.shape)
     x = there.sample(ROWS, "round trip draws") if model.can("sample") else subject.pilot[:ROWS]
     x = x[x.reshape(len(x), -1).isfinite().all(1)]
-    z = base_draws(there, len(x), "round trip")
     return (answer(model, "inverse", x, x.shape) if z is None else z), x
 
 
@@ -199,7 +198,8 @@ def _finest(subject: Subject, z: Tensor, x: Tensor) -> tuple[Model, torch.dtype]
     """The model in float64 where it answers in that, or else as it is."""
     try:
         model = subject.model if subject.model.cast is None else subject.model.cast(torch.float64)
-        answers = (model.forward(z.double()), model.inverse(x.double()), model.log_det(z.double()))
+        answers = [model.forward(z.double()), model.log_det(z.double())]
+        answers += [model.inverse(x.double())] if model.can("inverse") else []
         if all(each.dtype == torch.float64 for each in answers):
             return model, torch.float64
     except Exception as refusal:  # a model that has only one dtype
@@ -208,94 +208,31 @@ def _finest(subject: Subject, z: Tensor, x: Tensor) -> tuple[Model, torch.dtype]
     return subject.model, x.dtype
 
 
-# Determinants
+# Evidence
 
 
-def few(points: Tensor) -> Tensor:
-    """Rows at which a Jacobian is affordable. Raises NotApplicable where none is."""
-    d = points.shape[1]
-    if d > ENTRIES:
-        raise NotApplicable(f"a Jacobian of {d} coordinates takes {d} passes; at most {ENTRIES} are made")
-    return points[: max(1, min(JACOBIANS, ENTRIES // d))]
+def spread(points: Tensor) -> Tensor:
+    """(d,): the standard deviation of each coordinate, 1 where it has none."""
+    spread = points.std(0) if len(points) > 1 else torch.ones_like(points[0])
+    return torch.where(spread > 0, spread, 1.0)
 
 
-@dataclass(frozen=True)
-class Determinants:
-    """log |det J| (n,), and how far rounding of the entries of J takes it (n,)."""
+def over(errors: Tensor, bounds: Tensor) -> Tensor:
+    """(n,): for each row the largest error's own bound, where errors beside their bounds (n, d) are largest.
 
-    log_abs: Tensor
-    rounding: Tensor
-
-
-def determinants(ends: Ends, function: Map, points: Tensor) -> Determinants:
-    """A relative error e of all entries moves log |det J| by at most e sum_ij |J^-1|_ji |J|_ij.
-
-    So much is allowed for rounding.
-    An output that is known to u of its size may have slopes that are known no better, as 1 - s is where s is close to
-    1: where they are small beside that size, that is more than u of them.
+    Scaled so that the largest error of the row exceeds it if and only if some error exceeds its bound.
     """
-    j, off = _jacobian(ends, function, points)
-    back = torch.linalg.inv_ex(j).inverse.abs().mT
-    with torch.no_grad():
-        told = (j.abs() @ size_of(points).double()[:, :, None])[:, :, 0]
-        vague = (size_of(function(points)).double() / told).sum(1)
-    shares = back * j.abs()
-    rounding = ends.factor * (ends.granted * shares.sum((1, 2)) + SAFETY * ends.unit * vague)
-    return Determinants(torch.linalg.slogdet(j).logabsdet, rounding + (back * off).sum((1, 2)))
+    excess = (errors / bounds.nan_to_num(0.0)).nan_to_num(0.0, math.inf).amax(1)
+    largest = errors.amax(1)
+    return torch.where(excess > 0, largest / excess, bounds.nan_to_num(0.0).amin(1)).nan_to_num(0.0)
 
 
-def left_by_solver(subject: Subject) -> float:
-    """By how many nats log |det J| of one way and of the other fail to cancel, beyond rounding, at the worst of points.
-
-    Both are of derivatives that autograd takes, and no log_det is asked. Of maps in closed form it is 0; of an
-    integrator, what its steps leave of a volume, where they do not leave the same on both ways. 0 where it cannot be
-    measured.
-    """
-    return subject.once("what the solver leaves", lambda: _left(ends_of(subject)))
-
-
-def _left(ends: Ends) -> float:
-    try:
-        z = few(ends.z)
-        with torch.no_grad():
-            x = ends.forward(z)
-        kept = x.isfinite().all(1)
-        there, back = determinants(ends, ends.forward, z[kept]), determinants(ends, ends.inverse, x[kept])
-    except (NotApplicable, ValueError, RuntimeError) as refusal:  # it is for the laws themselves to say so
-        if out_of_memory(refusal):
-            raise
-        return 0.0
-    gap = (there.log_abs + back.log_abs).abs() - there.rounding - back.rounding
-    gap = gap[gap.isfinite()].clamp(min=0.0)
-    return float(gap.max()) if len(gap) else 0.0
-
-
-def _jacobian(ends: Ends, function: Map, points: Tensor) -> tuple[Tensor, Tensor]:
-    """J (n, d, d) with J_ij = d f_i / d p_j, and how far each entry may be off, by autograd or else by differences."""
-    leaf = points.clone().requires_grad_()
-    with torch.enable_grad():
-        value = function(leaf)
-        if value.requires_grad:
-            rows = [
-                torch.autograd.grad(value[:, i].sum(), leaf, retain_graph=True, allow_unused=True)[0]
-                for i in range(value.shape[1])
-            ]
-            if any(row is not None for row in rows):
-                j = torch.stack([torch.zeros_like(leaf) if row is None else row for row in rows], 1).detach().double()
-                return j, torch.zeros_like(j)
-    if ends.unit > FLOAT64:
-        raise NotApplicable("the map keeps no graph, and its arithmetic is too coarse for differences")
-    coarse, fine = (_slopes(function, points, step) for step in (SLOPE_STEP, SLOPE_STEP / 4))
-    return fine, SAFETY * (coarse - fine).abs()
-
-
-def _slopes(function: Map, points: Tensor, step: float) -> Tensor:
-    """(n, d, d): central differences, one coordinate at a time."""
-    size, columns = size_of(points), []
-    with torch.no_grad():
-        for j in range(points.shape[1]):
-            h = torch.zeros_like(points)
-            h[:, j] = step * size[:, j]
-            ahead, behind = points + h, points - h
-            columns.append((function(ahead) - function(behind)) / (ahead - behind)[:, j, None])
-    return torch.stack(columns, 2).double()
+def decided(errors: Tensor, bounds: Tensor, subject: Subject, unit: str = "sd of the coordinate") -> Exact:
+    """Evidence from errors and bounds (n,), of rows at which rounding does not drown the law, if there are any."""
+    errors, bounds = errors.nan_to_num(math.inf, math.inf), bounds.nan_to_num(math.inf, math.inf)
+    settled = bounds <= subject.effort.tolerance
+    settled = settled if bool(settled.any()) else bounds < math.inf
+    if not bool(settled.any()):
+        raise NotApplicable("rounding drowns the law at every point that was tried")
+    errors, bounds = errors[settled], bounds[settled]
+    return replace(compared(errors, bounds, subject.effort.tolerance), unit=unit)

@@ -155,6 +155,25 @@ class Pictures(Pushed):
         return Pushed(self.scale, self.shift, self.order).log_prob(x.flatten(1))
 
 
+class OneWay:
+    """x = z + u tanh(w z + b) in three dimensions, a planar layer: no way back is known."""
+
+    w, u, b = torch.tensor([1.0, -0.5, 0.7]), torch.tensor([0.8, 0.4, -0.3]), 0.2
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + self.u.to(z) * torch.tanh(z @ self.w.to(z) + self.b)[:, None]
+
+    def log_det(self, z: Tensor) -> Tensor:
+        slope = 1 - torch.tanh(z @ self.w.to(z) + self.b).square()
+        return torch.log1p(slope * (self.u @ self.w).to(z))
+
+    def base(self) -> Normal:
+        return Normal(3, torch.float32)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return self.forward(Normal(3, torch.float32).sample(n, generator=generator))
+
+
 def pushed(
     d: int, kind: type[Pushed] = Pushed, dtype: torch.dtype = torch.float32, spread: float = 2.0
 ) -> Callable[[], Pushed]:
@@ -227,11 +246,33 @@ def _base_of(law: Pushed, **other: float) -> Normal:
     return Normal(len(law.scale), law.scale.dtype, **other)
 
 
+def _by_random_vectors(seed: int | None) -> Change:
+    """log_det that differs by a hundredth of random signs, of a stream that goes on or starts again at every call."""
+    source = torch.Generator().manual_seed(0)
+
+    def change(model: Model) -> dict[str, Callable[..., Tensor]]:
+        def log_det(z: Tensor) -> Tensor:
+            stream = source if seed is None else torch.Generator().manual_seed(seed)
+            signs = torch.randint(2, (len(z),), generator=stream) * 2 - 1
+            return model.log_det(z) + 0.01 * signs
+
+        return {"log_det": log_det}
+
+    return change
+
+
+def _dropping_out(model: Model) -> dict[str, Callable[..., Tensor]]:
+    """One coordinate in ten is set to 0."""
+    source = torch.Generator().manual_seed(0)
+    return {"forward": lambda z: model.forward(z * (torch.rand(z.shape, generator=source) > 0.1))}
+
+
 def _rows_as_one(model: Model) -> dict[str, Callable[..., Tensor]]:
     """log_det summed over the batch."""
     return {"log_det": lambda z: model.log_det(z).sum()}
 
 
+FUNCTION = "bijection.deterministic"
 BACK, FORTH = "bijection.inverse_undoes_forward", "bijection.forward_undoes_inverse"
 JACOBIAN, SQUEEZED = "bijection.log_det_is_jacobian", "bijection.log_det_of_inverse"
 TRIANGLE, CHANGE, DRAWN = "bijection.triangular", "bijection.change_of_variables", "bijection.draws_are_pushed_forward"
@@ -242,9 +283,13 @@ _coarse = answering(inverse=_to_two_digits)
 _sign = edited("log_det", lambda value: -value)
 
 MUTANTS: tuple[Mutant, ...] = (
+    Mutant("random_vectors", "a trace that is estimated", FUNCTION, pushed(3), _by_random_vectors(None)),
+    Mutant("dropout", "left on in forward", FUNCTION, pushed(3), _dropping_out),
+    Mutant("random_vectors_one_way", "and no inverse", FUNCTION, OneWay, _by_random_vectors(None)),
     Mutant("permutation_not_inverted", "the permutation for its inverse", BACK, pushed(3), _turned),
     Mutant("not_exponentiated", "1 + s for exp(s)", BACK, pushed(4), _unexponentiated),
     Mutant("to_two_digits", "a root in steps of 0.01", BACK, pushed(3), _coarse),
+    Mutant("to_three_digits", "a root that is 0.001 off", BACK, pushed(3), edited("inverse", lambda z: z + 1e-3)),
     Mutant("five_passes", "5 of 6", BACK, pushed(6), answering(inverse=lambda law, x: law.solved(law.undone(x), 5))),
     Mutant("eight_halvings", "a root to 1 / 128", BACK, Fold, answering(inverse=_halves)),
     Mutant("a_number", "no event", BACK, pushed(3), edited("inverse", lambda z: z.sum(1)), error=True),
@@ -253,6 +298,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("to_two_digits", "a root in steps of 0.01", FORTH, pushed(3), _coarse),
     Mutant("one_branch", "|z_1| for z_1", FORTH, pushed(2), edited("inverse", lambda z: z.abs())),
     Mutant("sign", "-log |det J|", JACOBIAN, pushed(3), _sign),
+    Mutant("one_percent", "1 % more", JACOBIAN, pushed(3), edited("log_det", lambda value: 1.01 * value)),
+    Mutant("one_way", "1 % more, and no inverse", JACOBIAN, OneWay, edited("log_det", lambda value: 1.01 * value)),
     Mutant(
         "layer_forgotten", "the scale alone", JACOBIAN, pushed(3, spread=1.5),
         answering(log_det=lambda law, z: law.scale.abs().log().sum().expand(len(z))),
@@ -281,6 +328,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("base_shifted", "N(0.05, I)", CHANGE, pushed(3), answering(base=lambda law: _base_of(law, shift=0.05))),
     Mutant("base_shifted", "N(0.1, I)", DRAWN, pushed(3), answering(base=lambda law: _base_of(law, shift=0.1))),
     Mutant("base_wider", "N(0, 1.21 I)", DRAWN, pushed(4), answering(base=lambda law: _base_of(law, spread=1.1))),
+    Mutant("one_way", "N(0.1, I), and no inverse", DRAWN, OneWay,
+           answering(base=lambda law: Normal(3, torch.float32, shift=0.1))),
     Mutant("draws_of_z", "the base's draws, unmapped", DRAWN, pushed(2),
            lambda model: {"sample": lambda n, *, generator: model.base().sample(n, generator=generator)}),
 )  # fmt: skip
@@ -288,6 +337,8 @@ MUTANTS: tuple[Mutant, ...] = (
 _ILL, _FINE = pushed(3, spread=100.0), pushed(16, Ordered, torch.float64)
 
 NEAR_MISSES: tuple[NearMiss, ...] = (
+    NearMiss("same_vectors", "the same at every call", FUNCTION, pushed(3), _by_random_vectors(1)),
+    *(NearMiss("one_way", "no inverse is known", check, OneWay, nothing) for check in (FUNCTION, JACOBIAN, DRAWN)),
     *(
         NearMiss("ill_conditioned", "scales from 1/100 to 100", check, _ILL, nothing)
         for check in (BACK, FORTH, JACOBIAN, SQUEEZED, CHANGE, DRAWN)
@@ -310,5 +361,12 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     ),
     NearMiss("half_precision", "a root in float16", BACK, pushed(3), edited("inverse", lambda z: z.half().to(z.dtype))),
     NearMiss("solved", "four digits of a root", BACK, pushed(3), edited("inverse", lambda z: z + 1e-4)),
+    NearMiss(
+        "by_residual",
+        "a root of which x is right to 2e-5, where the slope is 1/100",
+        BACK,
+        Fold,
+        answering(inverse=lambda law, x: law.inverse(x + 2e-5)),
+    ),
     NearMiss("ordered", "an order of its own", TRIANGLE, pushed(5, Ordered), nothing),
 )
