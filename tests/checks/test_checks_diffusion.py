@@ -90,6 +90,20 @@ def test_a_solver_that_is_exact_has_every_order():
     assert record(cloud(Solved)(), "diffusion.solver_follows_flow").verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize(("order", "verdict"), [(1, Verdict.FAIL), (2, Verdict.PASS)])
+def test_an_order_that_shows_late_is_waited_for(order, verdict):
+    """Until 256 steps the fourth power hides what is of order 1 or 2: slopes of 3.3 and 1.9, or 3.9 and 3.5."""
+
+    class Late(Cloud):
+        def integrate(self, x, steps):
+            return x * (1 + steps**-order + (20 / steps) ** 4)
+
+        def order(self):
+            return 2
+
+    assert record(cloud(Late)(), "diffusion.solver_order").verdict is verdict
+
+
 def test_a_network_in_float32_that_cannot_be_cast_is_measured_where_it_can_be():
     class Narrow(Cloud):
         def denoise(self, x, t):
