@@ -212,9 +212,11 @@ def _rows(name: str, part: Tensor, discrete: bool) -> Tensor:
     rows = part.reshape(len(part), math.prod(part.shape[1:]))
     if not rows.shape[1]:
         raise DataError(f"{name}: its rows have no columns: give numbers")
-    bad = int((~rows.double().isfinite()).any(1).sum())
-    if bad:
-        raise DataError(f"{name}: {bad} of {len(rows)} rows of a split hold NaN or infinity: leave them out")
+    bad = ~rows.double().isfinite()
+    if bool(bad.any()):
+        seen, column = int(bad.any(1).sum()), int(bad.any(0).nonzero()[0])
+        where = f"{seen} of {len(rows)} rows of a split hold NaN or infinity, the first in column {column}"
+        raise DataError(f"{name}: {where}: leave those rows out")
     if not discrete:
         return rows.double()
     states = rows.to(torch.int64)

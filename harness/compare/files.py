@@ -35,6 +35,8 @@ def read(path: Path) -> dict[str, Any]:
     except DataError:
         raise
     except Exception as error:  # numpy, zipfile, zlib, pickle and torch each have their own
+        if "allow_pickle" in str(error):  # which numpy advises, whether the file is a pickle or no array at all
+            raise DataError(f"--data {path} is no array of numbers: save numbers, not objects of Python") from None
         text = " ".join(str(error).split())[:200]
         raise DataError(f"--data {path} is damaged or no {path.suffix} file ({type(error).__name__}: {text})") from None
     tensors = {ALIASES.get(key, key): value for key, value in found.items()}
@@ -88,27 +90,28 @@ def _dense(tensor: Tensor) -> Tensor:
 
 def _csv(path: Path) -> dict[str, Tensor]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = [line for line in csv.reader(file) if any(cell.strip() for cell in line)]
-    if lines and not _is_numeric(lines[0]):
-        lines = lines[1:]
+        reader = csv.reader(file)
+        lines = [(reader.line_num, line) for line in reader if any(cell.strip() for cell in line)]
+    if lines and not any(_is_number(cell) for cell in lines[0][1]):
+        lines = lines[1:]  # names
     if not lines:
-        raise DataError(f"--data {path}: it has no rows of numbers: write one row a line")
-    width = len(lines[0])
-    for number, line in enumerate(lines, 1):
-        if len(line) != width or not _is_numeric(line):
-            raise DataError(f"--data {path}: row {number} does not hold {width} numbers between commas: correct it")
-    whole = all(cell.strip().lstrip("+-").isdigit() for line in lines for cell in line)
-    return {
-        "x": torch.tensor([[float(c) for c in line] for line in lines], dtype=torch.float64).to(
-            torch.int64 if whole else torch.float64
-        )
-    }
+        raise DataError(f"--data {path}: it has no rows of numbers: write one row a line, its numbers between commas")
+    width = len(lines[0][1])
+    for number, line in lines:
+        if len(line) != width or not all(map(_is_number, line)):
+            seen = ",".join(line)[:60]
+            raise DataError(
+                f"--data {path}: line {number}, {seen!r}, is not {width} numbers between commas: correct it"
+            )
+    cells = [cell for _, line in lines for cell in line]
+    rows = torch.tensor([float(cell) for cell in cells], dtype=torch.float64).reshape(len(lines), width)
+    whole = all(cell.strip().lstrip("+-").isdigit() for cell in cells)
+    return {"x": rows.to(torch.int64) if whole else rows}
 
 
-def _is_numeric(line: list[str]) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        for cell in line:
-            float(cell)
+        float(cell)
     except ValueError:
         return False
     return True

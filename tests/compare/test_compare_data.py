@@ -49,10 +49,27 @@ def test_nothing_in_a_file_is_unpickled(tmp_path):
     np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     torch.save(Trap(), tmp_path / "trap.pt")
     for name in ("trap.npy", "trap.pt"):
-        with pytest.raises(DataError, match="damaged") as refused:
+        with pytest.raises(DataError, match=r"damaged|no array of numbers") as refused:
             load(str(tmp_path / name), 0)
-        assert "weights_only" not in str(refused.value)  # torch's own text says how to trust the file
+        for advice in ("weights_only", "allow_pickle"):  # torch's and numpy's own texts say how to trust the file
+            assert advice not in str(refused.value)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n\n3,x\n" + "1,2\n" * 20, "line 4, '3,x', is not 2 numbers between commas"),
+        ("1,2\n3\n" + "1,2\n" * 20, "line 2, '3', is not 2 numbers"),
+        ("1.5,\n" + "1,2\n" * 20, "line 1, '1.5,', is not 2 numbers"),  # a gap, and no line of names
+        ("1.5;2.5\n" * 20, "line 2, '1.5;2.5', is not 1 numbers between commas"),
+        ("a,b\n", "no rows of numbers"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named(tmp_path, text, said):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DataError, match=said):
+        load(str(tmp_path / "x.csv"), 0)
 
 
 def test_sparse_tensors_and_long_doubles_are_numbers_too(tmp_path):
@@ -98,7 +115,7 @@ def test_integers_are_states_and_floats_are_not(tmp_path):
         (torch.full((40, 2), 0.1, dtype=torch.float64), "column 0 is constant"),  # its deviation is 1e-17, not 0
         (torch.ones(40, 0), "no columns"),
         (torch.ones(4, 2), "too few to split"),
-        (table().log(), "NaN or infinity"),
+        (table().log(), "NaN or infinity, the first in column"),
         ({"train": table(), "valid": table(20), "test": table(20, 3)}, "columns"),
         ({"y": table()}, "give x, or train"),
         ("text", "no table of numbers"),
