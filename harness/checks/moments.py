@@ -20,7 +20,7 @@ from harness.checks.tails import FINITE, integrated, reachable, tail_index, unre
 from harness.draws import Draws
 from harness.evidence import Exact
 from harness.space import Charted
-from harness.statistics.asymptotic import AsymptoticMean
+from harness.statistics.asymptotic import AsymptoticMean, Unseen
 from harness.subject import Subject
 
 MOST_PAIRS = 64
@@ -268,7 +268,22 @@ def _flat(draws: Draws) -> Tensor:
 
 def _start_mean(subject: Subject) -> AsymptoticMean:
     subject.once("stated mean", lambda: _columns(subject, "mean"))
-    return AsymptoticMean(rarest=subject.effort.rarest)
+    return AsymptoticMean(rarest=subject.effort.rarest, unseen=_unseen_by_the_mean(subject))
+
+
+def _unseen_by_the_mean(subject: Subject) -> Unseen:
+    """|E (x - mean) 1_A| <= sqrt(P(A)) sd for an event A that was never drawn, with the sd that the model states."""
+    known = _known(subject, "mean")
+    if not subject.model.can("variance"):
+        return _unseen_letters(subject.profile.chart.discrete.cpu()[known])
+    sd = stated(subject, "variance", _event(subject)).flatten()[known].clamp(min=0).sqrt() / _pilot_sd(subject)[known]
+    return lambda q, varies: math.sqrt(q) * sd
+
+
+def _unseen_letters(discrete: Tensor) -> Unseen:
+    """Numbers (k,) bool that come from a lattice and were the same all the time: some other letter may be too rare to
+    be seen, and as large as it has to be."""
+    return lambda q, varies: torch.where(discrete & ~varies, math.inf, 0.0)
 
 
 def _columns(subject: Subject, name: str) -> tuple[Tensor, Tensor]:
@@ -295,7 +310,8 @@ def _names(subject: Subject, name: str) -> list[str]:
 def mean_of_draws(draws: Draws) -> Tensor:
     """E (x - mean()) / sd = 0 over draws, for every coordinate of which a finite mean (and variance) is stated.
 
-    By the central-limit theorem, hence asymptotic: a FAIL is confirmed on fresh draws, and heavy tails stay undecided.
+    By the central-limit theorem, hence asymptotic: a FAIL is confirmed on fresh draws. Heavy tails stay undecided, and
+    so does a mean that rests on values too rare to be drawn (a bit of probability 1e-6).
     """
     known, mean = draws.subject.once("stated mean", lambda: _columns(draws.subject, "mean"))
     sd = _pilot_sd(draws.subject).to(known.device)
@@ -304,7 +320,8 @@ def mean_of_draws(draws: Draws) -> Tensor:
 
 def _start_variance(subject: Subject) -> AsymptoticMean:
     subject.once("stated variance", lambda: _columns(subject, "variance"))
-    return AsymptoticMean(rarest=subject.effort.rarest)
+    discrete = subject.profile.chart.discrete.cpu()[_known(subject, "variance")]
+    return AsymptoticMean(rarest=subject.effort.rarest, unseen=_unseen_letters(discrete))
 
 
 @statistical(
@@ -330,8 +347,9 @@ def variance_of_draws(draws: Draws) -> Tensor:
 
 
 def _start_covariance(subject: Subject) -> AsymptoticMean:
-    subject.once("stated covariance", lambda: _pairs(subject))
-    return AsymptoticMean(rarest=subject.effort.rarest)
+    i, j, *_ = subject.once("stated covariance", lambda: _pairs(subject))
+    discrete = subject.profile.chart.discrete.to(i.device)
+    return AsymptoticMean(rarest=subject.effort.rarest, unseen=_unseen_letters((discrete[i] | discrete[j]).cpu()))
 
 
 def _pairs(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -71,3 +71,53 @@ def test_a_finite_mean_of_a_law_without_mean_is_undecided():
 def test_labels_without_a_mean_are_skipped():
     seen = record(D.Categorical(torch.tensor([0.2, 0.8])), "moments.mean_of_density", effort="standard")
     assert seen.verdict is Verdict.SKIP
+
+
+class RareBits:
+    """All bits are 1 together with probability p, else 0: their correlation is 1."""
+
+    event_shape = (3,)
+
+    def __init__(self, p, stuck=False):
+        self.p, self.stuck = torch.tensor(p, dtype=torch.float64), stuck
+
+    def sample(self, n, *, generator):
+        on = (torch.rand(n, 1, generator=generator, dtype=torch.float64) < self.p) & (not self.stuck)
+        return on.expand(n, 3).long()
+
+    def mean(self):
+        return self.p.expand(3)
+
+    def variance(self):
+        return (self.p * (1 - self.p)).expand(3)
+
+    def covariance(self):
+        return (self.p * (1 - self.p)).expand(3, 3)
+
+
+@pytest.mark.parametrize("p", [1e-7, 1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("check", ["mean", "variance", "covariance"])
+def test_moments_that_rest_on_values_that_were_never_drawn_are_no_fail(check, p):
+    """A bit of probability p is 0 in all draws, and its mean is p all the same."""
+    for effort in ("quick", "standard"):
+        seen = record(adapt(RareBits(p)), f"moments.{check}_of_draws", effort=effort)
+        assert seen.verdict in (Verdict.INCONCLUSIVE, Verdict.PASS), seen.message
+
+
+@pytest.mark.parametrize("law", [D.Bernoulli(1e-6), D.Poisson(1e-6), D.Binomial(10, torch.tensor(1e-6))], ids=str)
+def test_rare_laws_of_torch_have_right_means(law):
+    assert record(adapt(law), "moments.mean_of_draws", effort="standard").verdict is not Verdict.FAIL
+
+
+@pytest.mark.parametrize("p", [0.02, 0.5])
+def test_a_bit_that_is_never_drawn_although_it_should_be_is_a_wrong_mean(p):
+    seen = record(adapt(RareBits(p, stuck=True)), "moments.mean_of_draws", effort="standard")
+    assert seen.verdict is Verdict.FAIL, seen.message
+
+
+def test_a_far_mode_too_rare_to_be_drawn_may_decide_a_mean():
+    """(1 - w) N(0, 1) + w N(1/w, 1), whose mean is 1 and sd 1/sqrt(w)."""
+    w = 1e-7
+    weights, centres = torch.tensor([1 - w, w], dtype=torch.float64), torch.tensor([0, 1 / w], dtype=torch.float64)
+    law = D.MixtureSameFamily(D.Categorical(weights), D.Normal(centres, torch.ones_like(centres)))
+    assert record(adapt(law), "moments.mean_of_draws", effort="standard").verdict is not Verdict.FAIL

@@ -235,6 +235,49 @@ def test_a_single_huge_number_closes_the_gate():
     assert statistic.look(0.99).bound == math.inf
 
 
+def of_sd(sd):
+    """An unseen event of probability q shifts the mean by sqrt(q) sd at most."""
+    return lambda q, varies: torch.tensor([math.sqrt(q) * sd], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("p", [1e-8, 1e-6, 1e-5])
+def test_a_mean_that_an_unseen_event_explains_is_no_evidence(p):
+    """A bit of probability p that was 0 each time, less its mean; without a bound `rarest` is trusted."""
+    zeros, sd = torch.full((30_000,), -p, dtype=torch.float64), math.sqrt(p * (1 - p))
+    bounded, trusting = AsymptoticMean(unseen=of_sd(sd)), AsymptoticMean()
+    bounded.update(zeros)
+    trusting.update(zeros)
+    assert bounded.log_e() == 0
+    assert trusting.log_e() >= trusting.threshold
+
+
+@pytest.mark.parametrize("p", [0.01, 0.3])
+def test_an_event_that_ought_to_have_been_seen_is_evidence(p):
+    statistic = AsymptoticMean(unseen=of_sd(math.sqrt(p * (1 - p))))
+    statistic.update(torch.full((30_000,), -p, dtype=torch.float64))
+    assert statistic.log_e() >= statistic.threshold
+
+
+def test_a_bound_on_the_unseen_costs_nothing_where_draws_are_as_wide_as_they_should_be(g):
+    x = torch.randn(30_000, generator=g) + 0.08
+    bounded, trusting = AsymptoticMean(unseen=of_sd(1.0)), AsymptoticMean()
+    for rows in x.split(1000):
+        bounded.update(rows)
+        trusting.update(rows)
+        if trusting.log_e() >= trusting.threshold:
+            assert bounded.log_e() == trusting.log_e()
+    assert trusting.log_e() >= trusting.threshold
+
+
+def test_which_columns_vary_is_told(g):
+    told = []
+    statistic = AsymptoticMean(unseen=lambda q, varies: told.append(varies) or torch.zeros(3))
+    third = torch.full((30_000,), 1 / 3, dtype=torch.float64)
+    rounded = third * (1 + 2**-52 * torch.randint(0, 2, (30_000,), generator=g))
+    statistic.update(torch.stack([third, rounded, third + 1e-3 * torch.randn(30_000, generator=g)], 1))
+    assert told[-1].tolist() == [False, False, True]
+
+
 def test_too_few_draws_say_nothing(g):
     statistic = AsymptoticMean(math.log(1e6))
     statistic.update(torch.randn(1000, generator=g) + 5)
