@@ -63,7 +63,7 @@ def _solved(subject: Subject) -> dict[int, Tensor]:
         model, z = _starts(subject)
         found: dict[int, Tensor] = {}
         for steps in _allowed(model):
-            if steps in FURTHER and _told(z, found):
+            if steps in FURTHER and _told(subject, z, found):
                 break
             with torch.no_grad():
                 x = floating_like(model.integrate(z, steps), z, "integrate")
@@ -75,10 +75,13 @@ def _solved(subject: Subject) -> dict[int, Tensor]:
     return subject.once("solved", work)
 
 
-def _told(z: Tensor, solved: dict[int, Tensor]) -> bool:
-    """Is the order known to within half of one, or will it never be, as the errors are down to rounding?"""
+def _told(subject: Subject, z: Tensor, solved: dict[int, Tensor]) -> bool:
+    """Is the order as stated or not, or will it never be known, as the errors are down to rounding?"""
     slopes = _slopes(z, solved)
-    return len(slopes) < 2 or _unsure(slopes) <= BETWEEN
+    if len(slopes) < 2:
+        return True
+    missing, unsure = max(0.0, _stated_order(subject) - slopes[-1]), _unsure(slopes)
+    return missing + unsure <= BETWEEN or missing - unsure > BETWEEN
 
 
 def _slopes(z: Tensor, solved: dict[int, Tensor]) -> list[float]:
@@ -109,6 +112,11 @@ def _order(subject: Subject) -> int:
     if not isinstance(order, int) or order < 1:
         raise ValueError(f"order() is {order!r}; a whole number from 1 on was asked for")
     return order
+
+
+def _stated_order(subject: Subject) -> int:
+    """That of Euler's method where none is stated."""
+    return _order(subject) if subject.model.can("order") else 1
 
 
 def _rms(x: Tensor) -> float:
@@ -165,7 +173,7 @@ def solver_follows_flow(subject: Subject) -> Exact:
     model, z = _starts(subject)
     solved = _solved(subject)
     most = max(solved)
-    order = _order(subject) if subject.model.can("order") else 1
+    order = _stated_order(subject)
     theirs, before = (_extrapolated(solved[n // 2], solved[n], order) for n in (most, most // 2))
     ours, ours_before, level = _flow(subject, model, z)
     spread = subject.profile.chart.scale.clamp(min=1e-300)
