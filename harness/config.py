@@ -70,13 +70,13 @@ def _table(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             document = tomllib.load(file)
     except FileNotFoundError:
-        raise ConfigError(f"no SPEC is given and there is no {path}: give a SPEC, or write {EXAMPLE}") from None
+        raise ConfigError(f"no model is named and there is no {path}: give a SPEC, or write {EXAMPLE}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}; correct it, or give a SPEC") from None
     tool = document.get("tool")
     table = tool.get("harness") if isinstance(tool, dict) else None
     if not isinstance(table, dict):
-        raise ConfigError(f"no SPEC is given and {path} has no table [tool.harness]: give a SPEC, or write {EXAMPLE}")
+        raise ConfigError(f"no model is named and {path} has no table [tool.harness]: give a SPEC, or write {EXAMPLE}")
     return table
 
 

@@ -279,7 +279,7 @@ def _end(ending: Ending, processes: Workforce) -> tuple[str, str]:
         case "hung":
             return "Hung", f"no progress for {processes.timeout:g} s"
         case "memory":
-            return "OutOfMemory", f"memory grew by more than {processes.memory / 2**30:.3g} GiB"
+            return "OutOfMemory", f"memory grew by more than {processes.memory / 2**30:.3g} GiB (--memory)"
         case "garbage":
             return "Garbage", "the model wrote on the examiner's channel"
         case "interrupted":

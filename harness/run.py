@@ -27,6 +27,7 @@ from harness.subject import Subject
 CHUNK_ROWS = 2**15
 CHUNK_NUMBERS = 2**20
 MESSAGE_LENGTH = 500
+MEMORY_RAN_OUT = "memory ran out; on the CPU, `harness check --memory` allows more"
 PROBE = 64
 """Rows by which it is found out whether a capability still answers after an exception."""
 
@@ -143,8 +144,8 @@ def raised(error: BaseException) -> Raised:
         text = " ".join(str(error).split())[:MESSAGE_LENGTH]
     except Exception:  # the author's own __str__
         text = "(its message cannot be printed)"
-    if out_of_memory(error) and "memory" not in text:
-        text = f"memory ran out {text}".strip()
+    if out_of_memory(error):
+        text = f"{MEMORY_RAN_OUT}: {text}" if text else MEMORY_RAN_OUT
     return Raised(type(error).__name__, text, "".join(traceback.format_exception(error))[-4000:])
 
 

@@ -174,7 +174,7 @@ def test_without_spec_and_without_table_there_is_nothing_to_do(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert_refused(["check"], "give a SPEC", capsys)
     (tmp_path / "pyproject.toml").write_text("[tool.other]\n")
-    assert_refused(["check"], "no table [tool.harness]", capsys)
+    assert_refused(["check"], "no model is named and pyproject.toml has no table [tool.harness]: give a SPEC", capsys)
 
 
 # ------------------------------------------------------------------------------------------------ bad calls

@@ -120,4 +120,4 @@ def test_running_out_of_memory_outside_the_support_is_an_error_that_says_so(erro
     model = mutated(adapt(support.positive()), change)
     record = examined(model, "support.impossible_outside")["support.impossible_outside"]
     assert record.verdict is Verdict.ERROR
-    assert "memory" in record.message
+    assert "`harness check --memory` allows more" in record.message
