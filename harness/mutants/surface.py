@@ -160,6 +160,11 @@ def _none_refused(model: Model, x: Tensor) -> Tensor:
     return model.log_prob(x)
 
 
+def _none_refused_by_an_operator(model: Model, x: Tensor) -> Tensor:
+    """Its rows are counted by a view, which torch cannot make of none."""
+    return model.log_prob(x.view(len(x), -1))
+
+
 def _none_refused_by_torch(model: Model, x: Tensor) -> Tensor:
     """The same law, as one of torch's that refuses an empty batch."""
     return torch.distributions.MultivariateNormal(torch.zeros(3), torch.eye(3), validate_args=True).log_prob(x)
@@ -207,6 +212,13 @@ NEAR_MISSES: tuple[NearMiss, ...] = (
     NearMiss("draws_viewed", "draws reshaped there and back", "sample.any_batch_size", normal, on_sampler(_wide_draws)),
     NearMiss("density_copied", "works on a copy", "log_prob.well_formed", normal, on_density(_copied_first)),
     NearMiss("density_copied", "works on a copy", "log_prob.any_batch_size", normal, on_density(_copied_first)),
+    NearMiss(
+        "none_refused_by_an_operator",
+        "counts by a view",
+        "log_prob.any_batch_size",
+        normal,
+        on_density(_none_refused_by_an_operator),
+    ),
     NearMiss(
         "none_refused_by_torch",
         "is MultivariateNormal",
