@@ -69,9 +69,13 @@ def _declared(model: Model, shape: tuple[int, ...]) -> Event:
 
 
 def _found(model: Model) -> Event | None:
-    """The only vector, or number, that fits; None where none does. Raises LostError where several do."""
+    """The only vector, or number, that fits; None where none does. Raises LostError where several do.
+
+    A declared support of vectors leaves out the number.
+    """
+    shapes = [shape for shape in SHAPES if len(shape) >= getattr(model.support, "event_dim", 0)]
     for dtype in DTYPES:
-        fitting = [shape for shape in SHAPES if _fits(model, shape, dtype)]
+        fitting = [shape for shape in shapes if _fits(model, shape, dtype)]
         if fitting:
             return Event(_meant(model, fitting, dtype), dtype)
     return None

@@ -157,3 +157,18 @@ def test_a_model_that_refuses_is_not_asked_for_each_impossible_event() -> None:
 
     points(adapt(Density(log_prob)), 0, 4096)
     assert calls < 10_000  # 80 sweeps of 4096 points, of which about half are refused, would be some 300 000
+
+
+def test_a_support_of_vectors_says_that_a_number_is_no_event():
+    class One:
+        """An exponential number as a vector of one, which may be asked without its axis too."""
+
+        support = torch.distributions.constraints.independent(torch.distributions.constraints.nonnegative, 1)
+
+        def log_prob(self, x):
+            x = x.squeeze(-1) if x.ndim > 1 else x
+            return torch.where(x >= 0, -x, -torch.inf)
+
+    assert event_shape(adapt(One())) == (1,)
+    One.support = torch.distributions.constraints.nonnegative
+    assert event_shape(adapt(One())) == ()
