@@ -1,8 +1,10 @@
 """What a history says: steps for the worse, whether they still stand, and whether code or environment made them.
 
-Within one environment only the code changes from commit to commit, so a step there is the code's. Two environments are
-told apart by the commits that were measured in both: their differences are the environment's. Where two environments
-follow each other without a common commit, a step between them may be either's, and the answer says what to measure.
+Within one environment only the code changes from commit to commit, and the machine: a step of one series there is the
+code's, one that all of them share may be either's, and is no regression before another measurement tells. Two
+environments are told apart by the commits that were measured in both: their differences are the environment's. Where
+two environments follow each other without a common commit, a step between them may be either's, and the answer says
+what to measure.
 """
 
 from __future__ import annotations
@@ -13,22 +15,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from harness.bench.bars import DISTURBED, Prepared, Shift, prepared
 from harness.bench.history import History, Series
-from harness.bench.steps import Bar, Prior, difference_needed, excursions, fitted_prior, noise, places, steps
+from harness.bench.steps import Bar, difference_needed, steps
 
 POLICY = {"time": math.log(1.03), "memory": math.log(1.03), "nll": 0.005}
 """What does not matter: 3 % of seconds or bytes; 0.5 % of exp(NLL / dim), which is 0.005 nats per dimension."""
 
-GRAIN = 2**20
-"""Bytes, as in `job.py`."""
-
-DISTURBED = ("time", "memory")
-"""What other processes can change; NLL comes from fixed seeds."""
-
-LEAST = {"time": 1e-3, "memory": 1e-3, "nll": 1e-5}
-"""Deviations that are there in any case: of a clock, of the kernel's counters, of float32 sums in another order."""
-
 CODE, ENVIRONMENT, EITHER = "code", "environment", "code or environment"
+
+LASTING = 5
+"""Runs of a level, of which it is said what could have been missed; half of a short history."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Found:
     environment: str
     note: str = ""
     stands: bool = True  # is the newest level still worse than the one before the step?
+    shared: bool = False  # by all timings, so that it may be the machine's
 
     @property
     def worse(self) -> bool:
@@ -54,7 +52,17 @@ class Found:
     @property
     def fails(self) -> bool:
         """Worse, not taken back, and by something that a commit or an upgrade can answer for."""
-        return self.worse and self.stands and not (self.note.startswith("another machine") and self.metric != "nll")
+        elsewhere = self.note.startswith("another machine") and self.metric != "nll"
+        return self.worse and self.stands and not elsewhere and not self.shared
+
+
+@dataclass(frozen=True)
+class Missed:
+    """The largest steps of a metric that could have been missed: in half of the series, and in the noisiest."""
+
+    newest: tuple[float, float]  # by the newest run alone; infinite where it is too soon to tell
+    lasting: tuple[float, float]  # by the newest `runs`
+    runs: int
 
 
 @dataclass
@@ -66,8 +74,8 @@ class Judgement:
     failures: list[str] = field(default_factory=list)  # values that are missing or not finite
     judged: int = 0  # series with enough points
     short: int = 0  # series without
-    tests: int = 0
-    smallest: dict[str, float] = field(default_factory=dict)  # by metric: the step that a middling series could show
+    tests: int = 0  # series, and pairs of environments, that share alpha
+    missed: dict[str, Missed] = field(default_factory=dict)  # by metric
 
     @property
     def regressions(self) -> list[Found]:
@@ -78,48 +86,29 @@ def judged(history: History, alpha: float = 0.01, policy: dict[str, float] | Non
     """Every series of the history at a level of alpha over all of them. ValueError for an alpha that is no level."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}: give a probability between 0 and 1, such as 0.01")
-    policy = {**POLICY, **(policy or {})}
     pairs = list(_neighbours(history.series))
-    logs = {id(series): series.logs() for series in history.series}
-    answer = Judgement(alpha, tests=places(logs.values()) + len(pairs))
-    bars = _bars(history, logs, alpha / max(answer.tests, 1), policy)
+    places = {(series.metric, series.environment) for series in history.series if series.metric in DISTURBED}
+    answer = Judgement(alpha, tests=len(history.series) + len(pairs) + len(places))
+    ready: dict[int, Prepared] = {}
+    shifts: list[Shift] = []
+    for metric, matters in {**POLICY, **(policy or {})}.items():
+        kind = [series for series in history.series if series.metric == metric]
+        if kind:
+            found, shared = prepared(kind, alpha / answer.tests, matters)
+            ready |= {id(one.series): one for one in found}
+            shifts += shared
     for series in history.series:
         answer.failures += _lost(series)
-        y, bar = logs[id(series)], bars[id(series)]
-        enough = len(y) > bar.shortest and math.isfinite(bar.noise[0])
-        answer.judged, answer.short = answer.judged + enough, answer.short + (not enough)
-        if enough:
-            answer.found += _in_series(series, y, bar)
+        one = ready[id(series)]
+        answer.judged, answer.short = answer.judged + one.enough, answer.short + (not one.enough)
+        if one.enough:
+            answer.found += _in_series(one)
+    for shift in shifts:
+        answer.found += _shared(shift)
     for old, new in pairs:
-        answer.found += _between(old, new, bars[id(old)], bars[id(new)])
-    answer.smallest = _sensitivity(history, bars)
+        answer.found += _between(ready[id(old)], ready[id(new)])
+    answer.missed = _missed(ready.values())
     return answer
-
-
-def _bars(history: History, logs: dict[int, list[float]], level: float, policy: dict[str, float]) -> dict[int, Bar]:
-    """What each series is held against; those of one kind learn from each other."""
-    bars: dict[int, Bar] = {}
-    for metric in POLICY:
-        kind = {id(series): logs[id(series)] for series in history.series if series.metric == metric}
-        prior = _prior(kind.values(), metric)
-        tail = excursions(kind.values(), prior) if metric in DISTURBED else None
-        for key, y in kind.items():
-            matters = max(policy[metric], _grain(y)) if metric == "memory" else policy[metric]
-            bars[key] = Bar(noise(y, prior), level, matters, tail)
-    return bars
-
-
-def _grain(y: Sequence[float]) -> float:
-    """What a mebibyte more is of the memory of a series, as a logarithm: the kernel's counters are off by as much."""
-    return math.log1p(GRAIN / math.exp(statistics.median(y))) if y else 0.0
-
-
-def _prior(logs: Iterable[Sequence[float]], metric: str) -> Prior:
-    """What the series of a kind say of noise. NLL comes from fixed seeds: its noise is known to be that of sums."""
-    found = fitted_prior(logs, LEAST[metric])
-    if metric == "nll" and found.freedom == 0:
-        return Prior(LEAST[metric] ** 2, 1e6, LEAST[metric])
-    return found
 
 
 def _lost(series: Series) -> Iterator[str]:
@@ -137,10 +126,10 @@ def _lost(series: Series) -> Iterator[str]:
         yield f"{series.name}: NaN {where}{since}"
 
 
-def _in_series(series: Series, y: Sequence[float], bar: Bar) -> Iterator[Found]:
+def _in_series(one: Prepared) -> Iterator[Found]:
     """Steps within one environment: the code's."""
-    points, found = series.usable, steps(y, bar)
-    for step in found:
+    series, points = one.series, one.series.usable
+    for step in one.steps:
         yield Found(
             series=series.name,
             metric=series.metric,
@@ -151,7 +140,29 @@ def _in_series(series: Series, y: Sequence[float], bar: Bar) -> Iterator[Found]:
             needed=step.needed,
             cause=CODE,
             environment=str(series.environment),
-            stands=found[-1].after - step.before > bar.policy,
+            stands=one.steps[-1].after - step.before > one.bar.policy,
+        )
+
+
+def _shared(shift: Shift) -> Iterator[Found]:
+    """Steps that all series take together: of time, the machine's or what all share; of memory, the code's."""
+    found = steps(shift.y, shift.bar)
+    for step in found:
+        commit, before = shift.commits[step.first], shift.commits[step.first - 1]
+        unclear = shift.metric == "time"
+        yield Found(
+            series=f"all {shift.count} series",
+            metric=shift.metric,
+            unit=shift.unit,
+            commit=commit,
+            before=before,
+            size=step.size,
+            needed=step.needed,
+            cause=EITHER if unclear else CODE,
+            environment=str(shift.environment),
+            note=f"`harness bench MODEL --commits {before[:8]} {commit[:8]}` tells them apart" if unclear else "",
+            stands=found[-1].after - step.before > shift.bar.policy,
+            shared=unclear,
         )
 
 
@@ -165,20 +176,20 @@ def _neighbours(series: Sequence[Series]) -> Iterator[tuple[Series, Series]]:
         yield from pairwise(sorted(group, key=lambda each: (each.usable[0].date, each.usable[-1].date)))
 
 
-def _between(old: Series, new: Series, ours_bar: Bar, theirs_bar: Bar) -> Iterator[Found]:
+def _between(before: Prepared, after: Prepared) -> Iterator[Found]:
     """A step from one environment to the next: at common commits the environment's, else of one of the two."""
-    ours = dict(zip((p.commit for p in old.usable), old.logs(), strict=True))
-    theirs = dict(zip((p.commit for p in new.usable), new.logs(), strict=True))
+    old, new = before.series, after.series
+    ours = dict(zip((p.commit for p in old.usable), before.y, strict=True))
+    theirs = dict(zip((p.commit for p in new.usable), after.y, strict=True))
     common = [commit for commit in theirs if commit in ours]
     if common:
         size = statistics.median(theirs[c] - ours[c] for c in common)
         counts, cause = (len(common), len(common)), ENVIRONMENT
     else:
-        before, after = _level_at(old, -1, ours_bar), _level_at(new, 0, theirs_bar)
-        size, counts, cause = after[0] - before[0], (before[1], after[1]), EITHER
-    bar = max(ours_bar.policy, difference_needed(ours_bar.noise, theirs_bar.noise, counts, ours_bar.level))
-    if abs(size) > bar:
-        first = common[0] if common else new.usable[0].commit
+        last, first = _level_at(before, -1), _level_at(after, 0)
+        size, counts, cause = first[0] - last[0], (last[1], first[1]), EITHER
+    needed = max(before.bar.policy, difference_needed(before.bar, after.bar, counts))
+    if abs(size) > needed:
         note = old.environment.changes(new.environment)
         if old.environment.machine != new.environment.machine:
             note = f"another machine: {note}"
@@ -188,29 +199,42 @@ def _between(old: Series, new: Series, ours_bar: Bar, theirs_bar: Bar) -> Iterat
             series=new.name,
             metric=new.metric,
             unit=new.unit,
-            commit=first,
-            before=first if common else old.usable[-1].commit,
+            commit=common[0] if common else new.usable[0].commit,
+            before=common[0] if common else old.usable[-1].commit,
             size=size,
-            needed=bar,
+            needed=needed,
             cause=cause,
             environment=str(new.environment),
             note=note,
         )
 
 
-def _level_at(series: Series, end: int, bar: Bar) -> tuple[float, int]:
+def _level_at(one: Prepared, end: int) -> tuple[float, int]:
     """The first (0) or last (-1) level of a series, and of how many points it is the median."""
-    y = series.logs()
-    ends = [0, *(step.first for step in steps(y, bar)), len(y)]
-    part = y[ends[-2] :] if end else y[: ends[1]]
+    ends = [0, *(step.first for step in one.steps), len(one.y)]
+    part = one.y[ends[-2] :] if end else one.y[: ends[1]]
     return statistics.median(part), len(part)
 
 
-def _sensitivity(history: History, bars: dict[int, Bar]) -> dict[str, float]:
-    """By metric, the step at the newest commit that half of the series would have shown."""
-    found: dict[str, list[float]] = {}
-    for series in history.series:
-        count, bar = len(series.usable), bars[id(series)]
-        if count > bar.shortest:
-            found.setdefault(series.metric, []).append(max(bar.policy, bar.needed(count - 1, 1)))
-    return {metric: statistics.median(sizes) for metric, sizes in found.items()}
+def _missed(every: Iterable[Prepared]) -> dict[str, Missed]:
+    """By metric, over the series that were judged."""
+    kinds: dict[str, list[Prepared]] = {}
+    for one in every:
+        if one.enough:
+            kinds.setdefault(one.series.metric, []).append(one)
+    return {metric: _missed_in(kind) for metric, kind in kinds.items()}
+
+
+def _missed_in(kind: Sequence[Prepared]) -> Missed:
+    runs = max(min(LASTING, len(one.y) // 2) for one in kind)
+    newest = [_missed_by(one.bar, len(one.y), 1) for one in kind]
+    lasting = [_missed_by(one.bar, len(one.y), min(runs, len(one.y) // 2)) for one in kind]
+    return Missed(_half_and_all(newest), _half_and_all(lasting), runs)
+
+
+def _missed_by(bar: Bar, n: int, runs: int) -> float:
+    return bar.missed(n - runs, runs) if runs >= bar.newest(n) else math.inf
+
+
+def _half_and_all(sizes: Sequence[float]) -> tuple[float, float]:
+    return statistics.median(sizes), max(sizes)

@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.bench.attribute import Found, Judgement, judged
+from harness.bench.attribute import Found, Judgement, Missed, judged
 from harness.bench.history import History, read
+from harness.bench.show import changes
+from harness.bench.steps import FEWEST_BEFORE
 from harness.errors import CallError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 
 
 def regressions(
@@ -34,7 +36,8 @@ def regressions(
     kept = _since(judgement, history, since)
     for trouble in history.troubles:
         print(f"harness regressions: {trouble}", file=sys.stderr)
-    failed = bool(kept.regressions or kept.failures or (strict and history.troubles))
+    shared = any(each.shared and each.worse and each.stands for each in kept.found)
+    failed = bool(kept.regressions or kept.failures or (strict and (history.troubles or shared)))
     for line in lines(kept, history):
         print(line)
     if json_path is not None:
@@ -65,11 +68,22 @@ def lines(judgement: Judgement, history: History) -> Iterator[str]:
     yield (
         f"{found} {'regression' if found == 1 else 'regressions'} and {len(judgement.failures)} missing values in "
         f"{judgement.judged} series of {history.files} runs; {judgement.short} are too short to be judged; "
-        f"level {judgement.alpha:g} over all of them together"
+        f"a history without a step fails with probability {judgement.alpha:g} at most"
     )
-    if judgement.smallest:
-        told = ", ".join(f"{metric} {_size(metric, size)}" for metric, size in sorted(judgement.smallest.items()))
-        yield f"at the newest commit, half of the series would show a step from: {told}"
+    for metric, missed in sorted(judgement.missed.items()):
+        yield f"could have been missed in {metric}: {_missed(metric, missed)}"
+
+
+def _missed(metric: str, missed: Missed) -> str:
+    """Half of the series, and all, at the newest run and in the newest few."""
+    half, most = (_size(metric, size) for size in missed.lasting)
+    told = f"up to {half} ({most} in the noisiest series) by the newest {missed.runs} runs"
+    if missed.runs == 1:
+        return told.replace("the newest 1 runs", "the newest run")
+    if not math.isfinite(missed.newest[0]):
+        return f"{told}; anything by the newest run alone, which is judged after {FEWEST_BEFORE} others"
+    half, most = (_size(metric, size) for size in missed.newest)
+    return f"{told}, {half} ({most}) by the newest run alone"
 
 
 def line(found: Found) -> str:
@@ -88,7 +102,7 @@ def line(found: Found) -> str:
 def _size(metric: str, size: float) -> str:
     if math.isinf(size):
         return "any size"
-    return f"{size:+.4f} nats/dim" if metric == "nll" else f"{math.expm1(size):+.1%}".replace("%", " %")
+    return f"{size:+.4f} nats/dim" if metric == "nll" else changes(size)[0]
 
 
 def as_json(judgement: Judgement, history: History, failed: bool) -> dict[str, Any]:
@@ -108,8 +122,15 @@ def as_json(judgement: Judgement, history: History, failed: bool) -> dict[str, A
         ],
         "failures": judgement.failures,
         "troubles": history.troubles,
-        "smallest_step_shown": {metric: _finite(size) for metric, size in judgement.smallest.items()},
+        "could_be_missed": {metric: _missed_json(missed) for metric, missed in judgement.missed.items()},
     }
+
+
+def _missed_json(missed: Missed) -> dict[str, Any]:
+    """Each size in half of the series, and in the noisiest."""
+    sizes = {"newest_run": missed.newest, "newest_runs": missed.lasting}
+    told = {key: dict(zip(("half", "noisiest"), map(_finite, each), strict=True)) for key, each in sizes.items()}
+    return {**told, "runs": missed.runs}
 
 
 def _finite(size: float) -> float | None:

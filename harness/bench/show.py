@@ -58,7 +58,8 @@ def _two(told: Told) -> Iterator[str]:
         found = f"{d['estimate']:+.5f} nats per dimension, {d['low']:+.5f} to {d['high']:+.5f}"
         against = f"{d['policy']:g} of policy, {d['floor']:.2g} of A beside itself"
     else:
-        found = f"{percent(d['estimate'])}, {percent(d['low'])} to {percent(d['high'])}"
+        estimate, low, high = changes(d["estimate"], d["low"], d["high"])
+        found = f"{estimate}, {low} to {high}"
         against = f"{percent(d['policy'])} of policy, {percent(d['floor'])} of A beside itself"
     yield from _busy(told)
     yield f"{told['verdict']}: B differs by {found} at {d['confidence']:.0%} confidence; held against {against}"
@@ -108,6 +109,13 @@ def table(rows: list[tuple[str, ...]]) -> Iterator[str]:
 def percent(log_ratio: float) -> str:
     """The change that a logarithm of a ratio stands for, in words: +5.1 %."""
     return f"{math.expm1(log_ratio):+.1%}".replace("%", " %")
+
+
+def changes(*log_ratios: float) -> list[str]:
+    """All as percents; all as factors where one of them is beyond 2 or below 1/2."""
+    if max(map(abs, log_ratios)) <= math.log(2):
+        return [percent(each) for each in log_ratios]
+    return [f"x {math.exp(each):.3g}" for each in log_ratios]
 
 
 def seconds(value: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.bench.ceilings import Ceilings, Work, ceilings, roofline, work_of
-from harness.bench.show import percent, seconds, table
+from harness.bench.show import changes, percent, seconds, table
 
 LIMITS = Ceilings(copy_bytes_per_second=1e9, matmul_flops_per_second=1e10, device="cpu", dtype="float32", threads=1)
 
@@ -51,4 +51,7 @@ def test_numbers_are_told_in_units_that_fit():
         "0.001 ns",
     ]
     assert [percent(0.0), percent(-0.1053605)] == ["+0.0 %", "-10.0 %"]
+    assert changes(0.5, 0.4, 0.6) == ["+64.9 %", "+49.2 %", "+82.2 %"]
+    assert changes(2.3026, 2.2, 2.4) == ["x 10", "x 9.03", "x 11"]
+    assert changes(-2.3026) == ["x 0.1"]
     assert list(table([("a", "", "b"), ("long", "", "c")])) == ["a     b", "long  c"]

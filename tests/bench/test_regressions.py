@@ -110,6 +110,62 @@ def test_steps_before_a_commit_are_accepted(tmp_path):
     assert _status(["regressions", str(folder), "--since", "ffff"]) == 2
 
 
+# ---------------------------------------------------------------------------------------- what all series share
+
+
+def all_slower(first: int, size: float, more: str = "", by: float = 0.0):
+    """Every timing, from a commit on; one benchmark by more."""
+    return lambda name, i: (i >= first) * (size * ("time" in name) + by * (name == more))
+
+
+def test_what_all_series_share_may_be_the_machine_and_is_told_but_does_not_fail(tmp_path, capsys):
+    folder = Written(tmp_path).write(all_slower(8, 0.15))
+    assert regressions(folder, alpha=0.01) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("differs")]
+    assert line.startswith("differs all 16 series time +1")
+    assert f"harness bench MODEL --commits {commit(7)[:8]} {commit(8)[:8]}" in line
+    assert regressions(folder, alpha=0.01, strict=True) == 1
+
+
+def test_what_one_benchmark_does_beyond_the_others_is_the_codes(tmp_path):
+    folder = Written(tmp_path).write(all_slower(8, 0.15, TIME, SLOWER))
+    assert said(folder) == [(TIME, commit(8), "code")] * 2
+
+
+def test_memory_of_all_series_is_the_codes(tmp_path):
+    """No machine makes every process larger."""
+    folder = Written(tmp_path).write(lambda name, i: 0.15 * (i >= 8) * ("memory" in name))
+    assert said(folder) == [("all 8 series", commit(8), "code")]
+
+
+# ----------------------------------------------------------------------------------------- what could be missed
+
+
+def test_a_quiet_verdict_says_what_it_could_have_missed(quiet, capsys, tmp_path):
+    """A step as large as is said for the newest run, on one series of middling noise, is found."""
+    regressions(quiet, alpha=0.01, json_path=tmp_path / "steps.json")
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split(":")[0] for line in lines] == [
+        f"could have been missed in {metric}" for metric in ("memory", "nll", "time")
+    ]
+    told = json.loads((tmp_path / "steps.json").read_text())["could_be_missed"]["time"]
+    assert told["runs"] == 5
+    assert 0.03 < told["newest_runs"]["half"] <= told["newest_run"]["half"] <= told["newest_run"]["noisiest"]
+    size = told["newest_run"]["noisiest"]
+    assert said(Written(tmp_path / "again").write(only(TIME, 15, size))) == [(TIME, commit(15), "code")] * 2
+
+
+def test_in_a_short_history_the_newest_run_alone_tells_nothing(tmp_path, capsys):
+    folder = Written(tmp_path, commits=8).write(only(TIME, 7, 0.5))
+    assert regressions(folder, alpha=0.01) == 0
+    assert "anything by the newest run alone, which is judged after 15 others" in capsys.readouterr().out
+
+
+def test_a_large_step_is_told_as_a_factor(tmp_path, capsys):
+    regressions(Written(tmp_path).write(only(TIME, 8, math.log(4))), alpha=0.01)
+    assert f"WORSE {TIME}(10) time x 4 (noise allows +" in capsys.readouterr().out.replace("x 3.99", "x 4")
+
+
 # ------------------------------------------------------------------------------------------ code or environment
 
 

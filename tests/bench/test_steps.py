@@ -1,101 +1,25 @@
-"""Steps in short series: estimators that are right on average, a level that holds, steps that are found."""
+"""Steps in short series: a level that holds, steps that are found where they are, what could have been missed."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
-from scipy.stats import binom
 
-from harness.bench.steps import (
-    Bar,
-    Prior,
-    difference_needed,
-    differenced,
-    excursions,
-    fitted_prior,
-    levels,
-    needed,
-    noise,
-    places,
-    steps,
-)
+from harness.bench.dependence import Dependence, independent
+from harness.bench.steps import FEWEST_BEFORE, Bar, difference_needed, levels, steps
+from harness.bench.tail import Tail
 
 POLICY = math.log(1.03)
+QUIET = Tail((0.0,) * 400, 0.1)
 
 
-def series(seed: int, count: int, n: int, deviation: float = 0.01) -> list[list[float]]:
-    return (deviation * np.random.default_rng(seed).standard_normal((count, n))).tolist()
+def bar(noise=(1e-4, math.inf), alpha=1e-3, policy=POLICY, tail=QUIET, **more) -> Bar:
+    return Bar(noise, alpha, policy, more.pop("dependence", independent(40)), tail, **more)
 
 
-def bar(found: tuple[float, float] = (1e-4, math.inf), level: float = 1e-4, policy: float = POLICY, tail=None) -> Bar:
-    return Bar(found, level, policy, tail)
-
-
-@pytest.mark.parametrize("n", [3, 6, 8])
-def test_the_variance_from_differences_is_right_on_average(n):
-    """Of 4,000 series of variance 1 and at least one degree of freedom each: the mean has a deviation of sqrt(2 / 4000)
-    = 0.022 times at most sqrt(3) for the trimming; six of them."""
-    mean = np.mean([differenced(y)[0] for y in series(0, 4000, n, 1.0)])
-    assert abs(mean - 1) < 6 * 0.022 * math.sqrt(3) / math.sqrt(differenced([0.0] * n)[1]) + 0.05 * (n > 3)
-
-
-def test_a_step_is_no_noise():
-    flat = [0.0, 0.1, 0.0, 0.1, 0.0, 0.1, 0.0, 0.1]
-    stepped = [y + (i >= 4) for i, y in enumerate(flat)]
-    assert differenced(stepped)[0] == pytest.approx(differenced(flat)[0], rel=1e-12)
-
-
-def test_the_prior_is_that_of_the_series():
-    """Variances s0^2 d0 / chi^2(d0) with d0 = 10 and s0 = 1 %: of 2,000 series both are found to a fifth, which is six
-    standard errors of the moments of 2,000 logarithms, whose deviation is about 1."""
-    random = np.random.default_rng(0)
-    scale = 0.01 * np.sqrt(10 / random.chisquare(10, 2000))
-    found = fitted_prior((scale[:, None] * random.standard_normal((2000, 9))).tolist(), 1e-6)
-    assert 0.8 < math.sqrt(found.variance) / 0.01 < 1.2
-    assert 5 < found.freedom < 20
-
-
-def test_equal_noise_is_one_variance():
-    found = fitted_prior(series(1, 500, 9), 1e-6)
-    assert found.freedom > 30
-    assert math.sqrt(found.variance) == pytest.approx(0.01, rel=0.1)
-
-
-def test_few_series_teach_nothing_and_nothing_is_known_of_two_points():
-    assert fitted_prior(series(0, 4, 9), 1e-3) == Prior(0.0, 0.0, 1e-3)
-    assert noise([0.0, 1.0], Prior())[0] == math.inf
-    assert needed((math.inf, 1.0), 1, 1, 0.01) == math.inf
-    assert steps([0.0, 1.0], bar(noise([0.0, 1.0], Prior()))) == []
-
-
-def test_a_moderated_variance_lies_between_its_own_and_the_common_one():
-    assert Prior(4.0, 6.0).moderated(1.0, 2.0) == (pytest.approx((6 * 4 + 2 * 1) / 8), 8.0)
-    assert Prior(4.0, math.inf).moderated(1.0, 2.0) == (4.0, math.inf)
-    assert Prior(0.0, 3.0, least=0.1).moderated(0.0, 3.0)[0] == pytest.approx(0.01)
-
-
-def test_false_steps_are_as_rare_as_stated():
-    """200 histories of 20 series of 10 points at 5 % over each: at most the 0.9999 quantile of Binomial(200, 0.05)."""
-    alarms = 0
-    for seed in range(200):
-        told = series(seed, 20, 10, 0.05)
-        prior = fitted_prior(told, 1e-3)
-        tail, level = excursions(told, prior), 0.05 / places(told)
-        alarms += any(steps(y, bar(noise(y, prior), level, tail=tail)) for y in told)
-    assert alarms <= binom.ppf(0.9999, 200, 0.05)
-
-
-@pytest.mark.parametrize("first", [2, 10, 18, 19])
-def test_a_step_is_found_where_it_is(first):
-    """5 % at noise of 0.3 %: 16 deviations, and at the newest commit alone half more than four of them is needed."""
-    told = series(first, 40, 20, 0.003)
-    told[0] = [y + 0.05 * (i >= first) for i, y in enumerate(told[0])]
-    prior = fitted_prior(told, 1e-3)
-    tail, level = excursions(told, prior), 0.01 / places(told)
-    found = [[step.first for step in steps(y, bar(noise(y, prior), level, tail=tail))] for y in told]
-    assert found == [[first], *[[]] * 39]
+def firsts(y, against=None) -> list[int]:
+    return [step.first for step in steps(y, against or bar())]
 
 
 def test_two_steps_and_a_way_back_are_told_apart():
@@ -106,27 +30,60 @@ def test_two_steps_and_a_way_back_are_told_apart():
 
 
 def test_what_does_not_matter_is_left_out_but_adds_up():
-    small = [0.0] * 6 + [0.02] * 6
-    assert steps(small, bar((1e-8, math.inf))) == []
+    exact = bar((1e-8, math.inf))
+    assert firsts([0.0] * 6 + [0.02] * 6, exact) == []
     stairs = [0.0] * 6 + [0.02] * 6 + [0.04] * 6 + [0.06] * 6
-    assert [(s.first, round(s.size, 12)) for s in steps(stairs, bar((1e-8, math.inf)))] == [(12, 0.04)]
+    assert [(s.first, round(s.size, 12)) for s in steps(stairs, exact)] == [(12, 0.04)]
 
 
-def test_one_disturbed_run_is_no_step_even_if_it_is_the_newest():
-    """Its size was seen before in another series; a size twice the largest seen is a step."""
-    tail = (0.0,) * 198 + (1.0, 20.0)
-    found = (1e-4, math.inf)
-    assert steps([0.0] * 5 + [0.2] + [0.0] * 5, bar(found, tail=tail)) == []
-    assert steps([0.0] * 10 + [0.2], bar(found, tail=tail)) == []
-    assert [s.first for s in steps([0.0] * 10 + [0.4], bar(found, tail=tail))] == [10]
+def test_a_run_alone_is_no_step_unless_it_is_the_newest_of_many():
+    assert firsts([0.0] * 8 + [0.2] + [0.0] * 9) == []
+    assert firsts([0.0] * FEWEST_BEFORE + [0.2]) == [FEWEST_BEFORE]
+    assert firsts([0.0] * (FEWEST_BEFORE - 1) + [0.2]) == []
+    assert firsts([0.0] * 9 + [0.2] * 3) == [9]
 
 
-def test_the_more_often_runs_are_disturbed_the_longer_a_level_must_last():
-    """With p = 1/10, of twelve points seven at once have C(12, 7) 10^-7 < 1e-4, two of three more."""
-    tail = (0.0,) * 900 + (50.0,) * 100
-    loud = bar(tail=tail)
-    assert loud.needed(20, 3) == pytest.approx(0.5)  # as much as was seen
-    assert loud.needed(20, 12) < 0.1
+def test_what_was_seen_to_disturb_runs_is_no_step():
+    """Six excursions of 20 deviations: the newest run alone may be another, ten runs are not."""
+    loud = bar(tail=Tail((0.0,) * 394 + (20.0,) * 6, 0.1))
+    assert firsts([0.0] * 19 + [0.18], loud) == []
+    assert firsts([0.0] * 10 + [0.18] * 10, loud) == [10]
+
+
+def test_a_drift_needs_more_the_more_so_the_longer_the_level():
+    """A random walk: between ten runs and the next ten, 27 times the variance of independent noise."""
+    g = [float(h) for h in range(20)]
+    sums = [0.0]
+    for m in range(20):
+        sums.append(sums[-1] + 2 * sum(g[: m + 1]))
+    walk = bar(dependence=Dependence(tuple(sums)))
+    assert walk.needed(10, 10) == pytest.approx(bar().needed(10, 10) * math.sqrt(13.4 / 0.2), rel=0.01)
+    assert firsts([0.0] * 10 + [0.1] * 10, walk) == []
+
+
+def test_a_commit_that_scatters_all_series_needs_more():
+    y, at = [0.0] * 10 + [0.1] * 10, [0.0] * 20
+    at[10] = 9.0
+    assert firsts(y, bar(scatter=at)) == []
+    at[10], at[7] = 0.0, 9.0
+    assert firsts(y, bar(scatter=at)) == [10]
+
+
+def test_of_steps_as_large_as_could_be_missed_nearly_all_are_found():
+    """What is needed, or matters if that is more, and 2.33 deviations of what is measured."""
+    one = bar()
+    assert one.missed(10, 10) == pytest.approx(
+        max(one.needed(10, 10), POLICY) + 2.3263 * one.deviation(10, 10), rel=1e-4
+    )
+    assert bar((1e-12, math.inf)).missed(10, 10) == pytest.approx(POLICY, rel=1e-3)
+
+
+def test_levels_share_alpha():
+    """Over the newest run and both ends of longer levels, H of them, it is the series' share."""
+    one, n = bar(alpha=1e-3), 20
+    harmonic = sum(1 / m for m in range(1, n // 2 + 1))
+    total = one.level(1) + 2 * sum(one.level(m) for m in range(2, n // 2 + 1))
+    assert total == pytest.approx(1e-3 * harmonic)
 
 
 def test_the_levels_are_medians_that_do_not_exaggerate():
@@ -137,6 +94,13 @@ def test_the_levels_are_medians_that_do_not_exaggerate():
 
 def test_two_series_are_compared_with_both_their_noises():
     """Known variances: the normal quantile of 1e-3 on both sides, 3.29, times sqrt(4 / 2 + 1 / 1)."""
-    known = difference_needed((4.0, math.inf), (1.0, math.inf), (2, 1), 1e-3)
-    assert known == pytest.approx(3.290527 * math.sqrt(3), rel=1e-6)
-    assert difference_needed((math.inf, 1.0), (1.0, 5.0), (2, 1), 1e-3) == math.inf
+    one, other = (bar((v, math.inf), alpha=1e-3, tail=None) for v in (4.0, 1.0))
+    level = one.level(1)
+    known = difference_needed(one, other, (2, 1))
+    assert level == pytest.approx(5e-4)
+    assert known == pytest.approx(3.480756 * math.sqrt(3), rel=1e-6)
+    assert difference_needed(bar((math.inf, 1.0)), other, (2, 1)) == math.inf
+
+
+def test_nothing_is_said_where_the_noise_is_unknown():
+    assert firsts([0.0, 0.0, 1.0, 1.0, 1.0], bar((math.inf, 1.0))) == []
