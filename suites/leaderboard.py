@@ -3,15 +3,21 @@
     harness compare suites.leaderboard:bits --data suites.data.registered:nltcs --budget 20 --json ... --html ...
     harness compare suites.leaderboard:reals --data wine ...
     harness compare suites.leaderboard:levels --data digits ...
+    harness compare suites.leaderboard:pixels --data suites.data.registered:binarized_mnist --budget 1800 --memory 8 ...
 
 A recipe takes the training rows, as `harness compare --help` says; one that names `levels` makes a discrete model.
+Those of pixels take half the steps of `suites.real_data`, however long these last, so that a busy machine gives the
+same models; --budget is when a fit counts as endless.
 """
 
+import math
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from reference_impls.autoregressive_logistic import AutoregressiveLogistic
 from reference_impls.bernoulli_mixture import expectation_maximisation, random_start
@@ -25,8 +31,13 @@ from reference_impls.mixture import fit_mixture
 from reference_impls.nade import NADE
 from reference_impls.splines import Spline
 from reference_impls.tables import IndependentCategoricals
+from suites.real_data.cases import ADAM
+from suites.real_data.deep_cases import ON_PIXELS, vae
+from suites.real_data.deep_fits import InParts, Run, importance_bound, trained
+from suites.real_data.fits import autoregressive_by_adam
 
 SMOOTHING = 1.0
+PIXELS = 784
 
 # Discrete rows
 
@@ -96,6 +107,67 @@ def pyro_bernoullis(x: Tensor, levels: tuple[int, ...]) -> Any:
     import pyro.distributions as dist
 
     return dist.Bernoulli(logits=torch.nn.Parameter(torch.zeros(x.shape[1]))).to_event(1)
+
+
+# Binarised MNIST
+
+
+def _steps(most: int, x: Tensor) -> int:
+    """Half of them for whole pictures; (d / 784)^2 of that for d pixels, which the curves against D ask for."""
+    return math.ceil(most / 2 * (x.shape[1] / PIXELS) ** 2)
+
+
+def _in_steps(model: nn.Module, name: str, x: Tensor, valid: Tensor) -> Any:
+    """The network after half the steps that `suites.real_data` gives it, at the same rates."""
+    recipe = ON_PIXELS[name]
+    short = replace(recipe, steps=_steps(recipe.steps, x))
+    rows = valid.float()
+    bound = partial(importance_bound, x=rows, k=50, seed=1)
+    score = bound if hasattr(model, "iwae") else lambda law: InParts(law).mean(rows)
+    return trained(model, x.float(), score, short, name=name, run=Run(), tell=lambda line: None)
+
+
+def pixel_logistic(x: Tensor, valid: Tensor, levels: tuple[int, ...]) -> Any:
+    """A logistic regression of each pixel on those before."""
+    settings = {**ADAM, "epochs": _steps(int(ADAM["epochs"]), x)}
+    return autoregressive_by_adam(x.float(), valid.float(), **settings)
+
+
+def pixel_made(x: Tensor, valid: Tensor, levels: tuple[int, ...]) -> Any:
+    return _in_steps(MADE(x.shape[1], (500, 500), seed=17), "MADE", x, valid)
+
+
+def pixel_nade(x: Tensor, valid: Tensor, levels: tuple[int, ...]) -> Any:
+    return _in_steps(NADE(x.shape[1], 500, seed=21), "NADE", x, valid)
+
+
+def pixel_vae(x: Tensor, valid: Tensor, levels: tuple[int, ...]) -> Any:
+    """50 latent variables; its NLL is a bound."""
+    return _in_steps(vae(x.shape[1], 500, 50), "VAE", x, valid)
+
+
+def sklearn_bernoullis(x: Tensor, levels: tuple[int, ...]) -> Any:
+    """scikit-learn: naive Bayes of 50 clusters, a product of Bernoullis each."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.naive_bayes import BernoulliNB
+
+    clusters = MiniBatchKMeans(50, random_state=0, n_init=3).fit_predict(x.float().numpy())
+    return BernoulliNB(binarize=None).fit(x.numpy(), clusters)
+
+
+def sklearn_principal(x: Tensor) -> Any:
+    """scikit-learn: probabilistic PCA of 50 latent variables, of dequantised pixels."""
+    from sklearn.decomposition import PCA
+
+    return PCA(min(50, x.shape[1] - 1))
+
+
+def pomegranate_bernoullis(x: Tensor, levels: tuple[int, ...]) -> Any:
+    """pomegranate: ten products of Bernoullis by ten steps of its EM."""
+    from pomegranate.distributions import Bernoulli
+    from pomegranate.gmm import GeneralMixtureModel
+
+    return GeneralMixtureModel([Bernoulli() for _ in range(10)], max_iter=10)
 
 
 # Real rows
@@ -201,4 +273,9 @@ levels = {
     **{"hmmlearn HMM": hmmlearn_hmm, "Gaussian": gaussian, "probabilistic PCA": principal, "3 Gaussians": gaussians},
     **{"MAF": own_maf, "zuko NSF": zuko_nsf},
 }
-pixels = {"independent": independent, "Chow-Liu tree": tree, "MADE": made, "NADE": nade}
+pixels = {
+    **{"independent": independent, "Chow-Liu tree": tree, "logistic": pixel_logistic, "50 Bernoullis": bernoullis},
+    **{"MADE": pixel_made, "NADE": pixel_nade, "VAE": pixel_vae},
+    **{"scikit-learn naive Bayes": sklearn_bernoullis, "scikit-learn PCA": sklearn_principal},
+    **{"Pyro Bernoullis": pyro_bernoullis, "pomegranate Bernoullis": pomegranate_bernoullis},
+}

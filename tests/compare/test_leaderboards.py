@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.adapters import adapt
 from harness.compare.board import board_of, read
 from harness.compare.data import made
+from harness.compare.training import learnable
 from suites import leaderboard
 from suites.data import registered
 from suites.data.source import Splits
@@ -48,19 +50,28 @@ def test_the_closed_forms_on_nltcs_are_the_known_ones():
 
 
 OURS = ("independent", "chain", "tree", "logistic", "bernoullis", "made", "nade")
+PIXELS = ("pixel_logistic", "pixel_made", "pixel_nade", "sklearn_bernoullis")
 REAL = ("gaussian", "diagonal_gaussian", "principal", "gaussians", "own_maf", "own_spline_maf")
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, *PIXELS])
 def test_a_recipe_of_bits_makes_a_law_of_bits(name):
-    x = (torch.rand(80, 4, generator=torch.Generator().manual_seed(0)) < 0.4).long()
+    x = (torch.rand(300, 4, generator=torch.Generator().manual_seed(0)) < 0.4).long()
     offered = {"valid": x, "levels": (2,) * 4, "generator": torch.Generator().manual_seed(1)}
     recipe = getattr(leaderboard, name)
-    model = recipe(x, **{k: v for k, v in offered.items() if k in inspect.signature(recipe).parameters})
+    model = adapt(recipe(x, **{k: v for k, v in offered.items() if k in inspect.signature(recipe).parameters}))
     states = torch.cartesian_prod(*[torch.arange(2)] * 4)
     mass = model.log_prob(states.float()).exp().sum()
     # 16 masses of float32, each a product of 4 factors of some ten roundings.
     assert abs(float(mass.detach()) - 1) < 16 * 4 * 10 * 6e-8
+
+
+def test_the_vae_of_pixels_comes_trained_and_has_a_bound_alone():
+    x = (torch.rand(300, 9, generator=torch.Generator().manual_seed(0)) < 0.1).long()
+    vae = leaderboard.pixel_vae(x, x[:100], (2,) * 9)
+    assert not learnable(vae)
+    assert adapt(vae).can("iwae")
+    assert not adapt(vae).can("log_prob")
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -74,7 +85,8 @@ def test_a_recipe_of_numbers_makes_a_density(name):
 
 
 def test_every_recipe_is_in_a_leaderboard():
-    listed = {*leaderboard.bits.values(), *leaderboard.reals.values(), *leaderboard.levels.values()}
+    boards = (leaderboard.bits, leaderboard.reals, leaderboard.levels, leaderboard.pixels)
+    listed = {recipe for board in boards for recipe in board.values()}
     recipes = {
         thing
         for name, thing in vars(leaderboard).items()
