@@ -77,7 +77,7 @@ def bench(
     Both sides do the same work on the same inputs, in processes of their own that take turns (A B A A B A), and what
     they return is inspected. Each round starts new processes. The verdict holds the interval of the ratio against the
     policy and against what A differs by from itself, measured along the way: FASTER, SLOWER, SAME or AMBIGUOUS
-    (SMALLER and LARGER of memory, BETTER and WORSE of nll).
+    (SMALLER and LARGER of memory, BETTER and WORSE of nll). Differences beyond a factor of 2 are told as factors.
 
     Exit status: 0 B is the same, better, or it cannot be told; 1 B is slower, larger or worse, or a side failed; 2 the
     call was wrong.
@@ -102,21 +102,25 @@ def regressions(
     history: Annotated[
         Path, typer.Argument(metavar="HISTORY", help="A results folder of asv: machines, and a file for each run.")
     ] = Path("results/asv"),
-    alpha: Annotated[
-        float, typer.Option(metavar="A", help="Probability of any false step in the whole history.")
-    ] = 0.01,
+    alpha: Annotated[float, typer.Option(metavar="A", help="Probability that a history without a step fails.")] = 0.01,
     since: Annotated[
         str, typer.Option(metavar="COMMIT", help="Steps of this commit and later ones only: older ones are accepted.")
     ] = "",
-    strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be read counts as a failure.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="A file that cannot be read, or a step of all timings, counts as a failure."),
+    ] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all that was found.")] = None,
 ) -> int:
     """Read a stored history and say where time, memory or NLL took a step that is beyond noise.
 
     A step is reported where it is larger than what does not matter (3 % of time or memory, 0.005 nats per dimension)
-    and larger than the noise of its series explains, at a stated level over all series together. The first commit of
-    the new level is named. Where a commit was measured in two environments, the environment's part is told from the
-    code's. A step that was taken back later does not fail; a value that is missing or not finite does.
+    and larger than the noise of its series explains, drift and disturbed runs included, at a stated level over all
+    series together. The first commit of the new level is named; what could have been missed is stated. A timing needs
+    five runs before a step can be seen at all, and fifteen before the newest run alone can show one. A step of all
+    timings together may be the machine's: it is told, and fails with --strict. Where a commit was measured in two
+    environments, the environment's part is told from the code's. A step that was taken back later does not fail; a
+    value that is missing or not finite does.
 
     Exit status: 0 nothing got worse; 1 something did, and still is; 2 the call was wrong.
 

@@ -13,7 +13,7 @@ from typing import Any
 from harness.bench.attribute import Found, Judgement, Missed, judged
 from harness.bench.history import History, read
 from harness.bench.show import changes
-from harness.bench.steps import FEWEST_BEFORE
+from harness.bench.steps import FEWEST_BEFORE, NEWEST
 from harness.errors import CallError
 
 SCHEMA_VERSION = "2.0"
@@ -70,6 +70,9 @@ def lines(judgement: Judgement, history: History) -> Iterator[str]:
         f"{judgement.judged} series of {history.files} runs; {judgement.short} are too short to be judged; "
         f"a history without a step fails with probability {judgement.alpha:g} at most"
     )
+    if not judgement.judged:
+        fewest = 2 + NEWEST
+        yield f"too few to tell: a timing needs {fewest} runs of different commits in one environment, an NLL needs 2"
     for metric, missed in sorted(judgement.missed.items()):
         yield f"could have been missed in {metric}: {_missed(metric, missed)}"
 

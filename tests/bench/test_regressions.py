@@ -161,6 +161,17 @@ def test_in_a_short_history_the_newest_run_alone_tells_nothing(tmp_path, capsys)
     assert "anything by the newest run alone, which is judged after 15 others" in capsys.readouterr().out
 
 
+def test_one_run_is_too_few_and_that_is_said(tmp_path, capsys):
+    assert regressions(Written(tmp_path, commits=1).write(), alpha=0.01) == 0
+    assert "too few to tell: a timing needs 5 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("commits", "judged_timings"), [(4, 0), (5, 16)])
+def test_a_timing_needs_five_runs(commits, judged_timings, tmp_path):
+    found = judged(read(Written(tmp_path, commits=commits, kinds={"time": 8}).write()))
+    assert found.judged == judged_timings
+
+
 def test_a_large_step_is_told_as_a_factor(tmp_path, capsys):
     regressions(Written(tmp_path).write(only(TIME, 8, math.log(4))), alpha=0.01)
     assert f"WORSE {TIME}(10) time x 4 (noise allows +" in capsys.readouterr().out.replace("x 3.99", "x 4")
