@@ -22,6 +22,13 @@ from harness.model import Model
 from harness.states import innermost, limits
 from harness.subject import Subject
 
+NEEDS = ("conditionals",)
+WELL = "autoregressive.well_formed"
+BENGIO = "Bengio & Bengio 2000, https://papers.nips.cc/paper/1679; Larochelle & Murray 2011, NADE"
+
+BY_CHANCE = 1e-9
+"""The probability at which what random draws show is taken for certain."""
+
 NUMBERS = 2**20
 """Numbers of events that are given to a model at a time."""
 
@@ -224,3 +231,12 @@ def several(d: int) -> None:
     """Raises NotApplicable for events of one number, which have no order."""
     if d < 2:
         raise NotApplicable("an event of one number has no order")
+
+
+def some(factors: Factors, among: list[int], most: int) -> list[int]:
+    """The first, the last, and coordinates between them, chosen by the seed."""
+    if len(among) <= most:
+        return among
+    source = torch.Generator().manual_seed(factors.subject.seed_for("conditionals that are summed"))
+    between = (torch.randperm(len(among) - 2, generator=source)[: most - 2] + 1).sort().values.tolist()
+    return [among[0], *(among[k] for k in between), among[-1]]
