@@ -278,16 +278,18 @@ def main(arguments: list[str] | None = None) -> int:
         **{"seeds": "1 where biased, 2 where correct; of real nights their number", "machine": machine()},
     }
     measured = {
-        "correct": [correct(*case) for case in CORRECT],
-        "biased": [biased(*case) for case in CASES],
-        "real": [real_coin(REAL_COIN, REAL_COIN_NIGHTS), real_model(REAL_NIGHTS)],
+        "correct": [_shown(correct(*case)) for case in CORRECT],
+        "biased": [_shown(biased(*case)) for case in CASES],
+        "real": [_shown(real_coin(REAL_COIN, REAL_COIN_NIGHTS)), _shown(real_model(REAL_NIGHTS))],
     }
-    for rows in measured.values():
-        for row in rows:
-            print(json.dumps(row), flush=True)
     if call.json is not None:
         write_text(call.json, json.dumps({**told, **measured}, indent=1, allow_nan=False) + "\n")
     return 0
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    print(json.dumps(row), flush=True)
+    return row
 
 
 if __name__ == "__main__":

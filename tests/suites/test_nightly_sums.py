@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from harness.statistics.binomial import BinomialCount
 from suites.nightly import sums
 from suites.nightly.accumulate import START, grown, log_capital, reached, spent
 from suites.nightly.sums import Layout, gone_on
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def night(rows, kept=None, log_e=0.0):
@@ -180,6 +183,20 @@ def test_a_bias_that_stakes_never_find_is_found_by_the_sums():
     assert 20 <= nights <= 160
     assert log_capital(logs, 0.0) < 3  # by themselves the stakes have found next to nothing
     assert sums.suspect(layouts) == "quantity 1 of 1 is too high"
+
+
+def test_the_stored_figures_say_what_is_claimed_of_them():
+    told = json.loads((RESULTS / "nightly_power.json").read_text())
+    small = [row for row in told["biased"] if row["part_of_tolerance"] <= 0.1]
+    assert min(row["part_of_tolerance"] for row in small) <= 0.01
+    for row in small:
+        assert row["accumulated"]["found"] == row["series"]
+        assert row["stakes"]["found"] == row["nights_failed_alone"] == 0
+    scaled = [row["median_draws_times_bias_squared"] for row in small]
+    assert max(scaled) <= 1.1 * min(scaled)  # draws until found grow like 1 / bias^2
+    for row in told["correct"]:
+        assert row["series_with_an_alarm"]["accumulated"] <= row["level"] * row["series"]
+    assert [row.get("alarms", 0) for row in told["real"]] == [0, 0]
 
 
 # ---------------------------------------------------------------------------------------------------- keeping
