@@ -1,9 +1,12 @@
-"""python -m suites.speed.judge_noise [--runs N] [--histories N] [--json results/judge.json]
+"""python -m suites.speed.judge_noise [--runs N | --again FILE] [--histories N] [--json results/judge.json]
 
 How often the two judges of speed are wrong. First the noise of this machine is measured: the same cases in fresh
 processes, again and again. Then histories in which nothing happens are made of it, and of noise of other kinds, and
 `harness regressions` judges them; so does the rule of `harness bench`, with real rounds of one model beside itself and
-simulated ones. Other rows plant a step, and count how often it is named. Intervals are Clopper and Pearson's, of 95 %.
+simulated ones. Other rows plant a step, and count how often it is named. Rows that are `held_out` are of noise that was
+first tried when the rule was finished. With --again the noise that an earlier file holds is judged, and its rows of
+`harness bench` are kept: a change of the rule of histories can be measured on a busy machine. Intervals are Clopper and
+Pearson's, of 95 %.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,8 +34,8 @@ from harness.bench.trees import here
 from harness.bench.verdict import Round, Side, compared, level
 
 Row = dict[str, Any]
-Noise = Callable[[np.random.Generator, int], np.ndarray]
-"""Logarithms of n runs of one benchmark, apart from a constant."""
+Noise = Callable[[np.random.Generator, int, int], np.ndarray]
+"""Logarithms of n runs of k benchmarks, (k, n), apart from a constant."""
 
 SERIES, ALPHA = 40, 0.01
 SLOWER, WORSE = math.log(1.05), 0.01
@@ -80,59 +84,137 @@ def residuals(samples: dict[str, list[list[float]]]) -> dict[str, np.ndarray]:
 
 
 def resampled(cases: dict[str, np.ndarray]) -> Noise:
-    """Runs of one measured case, drawn with replacement: independent from commit to commit."""
+    """Runs of one measured case each, drawn with replacement: independent from commit to commit."""
     pools = list(cases.values())
-    return lambda random, n: random.choice(pools[random.integers(len(pools))], n)
+    return lambda random, k, n: np.array([random.choice(pools[random.integers(len(pools))], n) for _ in range(k)])
+
+
+def in_order(cases: dict[str, np.ndarray]) -> Noise:
+    """Runs of one measured case each, in the order they were made, from a place of its own and round again."""
+    pools = list(cases.values())
+
+    def stretch(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+        chosen = [pools[random.integers(len(pools))] for _ in range(k)]
+        return np.array([np.take(y, random.integers(len(y)) + np.arange(n), mode="wrap") for y in chosen])
+
+    return stretch
 
 
 def normal(deviation: float) -> Noise:
-    return lambda random, n: deviation * random.standard_normal(n)
+    return lambda random, k, n: deviation * random.standard_normal((k, n))
 
 
-def unequal(random: np.random.Generator, n: int) -> np.ndarray:
+def unequal(random: np.random.Generator, k: int, n: int) -> np.ndarray:
     """Normal, with a deviation of its own for each series, around 1 %."""
-    return 0.01 * math.exp(0.7 * random.standard_normal()) * random.standard_normal(n)
+    return 0.01 * np.exp(0.7 * random.standard_normal((k, 1))) * random.standard_normal((k, n))
 
 
-def heavy(random: np.random.Generator, n: int) -> np.ndarray:
+def heavy(random: np.random.Generator, k: int, n: int) -> np.ndarray:
     """Student's law of four degrees of freedom, with a scale of 1 %."""
-    return 0.01 * random.standard_t(4, n)
+    return 0.01 * random.standard_t(4, (k, n))
 
 
-def disturbed(random: np.random.Generator, n: int) -> np.ndarray:
+def disturbed(random: np.random.Generator, k: int, n: int) -> np.ndarray:
     """1 %, and one run of a hundred slower by 20 % on average."""
-    return 0.01 * random.standard_normal(n) + (random.random(n) < 0.01) * random.exponential(0.2, n)
+    return normal(0.01)(random, k, n) + (random.random((k, n)) < 0.01) * random.exponential(0.2, (k, n))
 
 
-def drifting(random: np.random.Generator, n: int) -> np.ndarray:
-    """An autoregression of coefficient 0.6: noise that stays for some commits, of 1 % in the long run."""
-    y = np.empty(n)
-    y[0] = random.standard_normal()
-    for i in range(1, n):
-        y[i] = 0.6 * y[i - 1] + 0.8 * random.standard_normal()
-    return 0.01 * y
+def once(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """The same, but one run of a whole history: what no history can warn of."""
+    return normal(0.01)(random, k, n) + (random.random((k, n)) < 1 / (k * n)) * random.exponential(0.2, (k, n))
+
+
+def tripled(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and one run of twenty takes three times as long."""
+    return normal(0.01)(random, k, n) + (random.random((k, n)) < 0.05) * math.log(3)
+
+
+def bursts(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and disturbances of 20 % on average that last for two runs on average, once in a hundred."""
+    y, on = normal(0.01)(random, k, n), random.random(k) < 0.02
+    for i in range(n):
+        on = np.where(on, random.random(k) < 0.5, random.random(k) < 0.01)
+        y[:, i] += on * random.exponential(0.2, k)
+    return y
+
+
+def drifting(coefficient: float) -> Noise:
+    """An autoregression: noise that stays for some commits, of 1 % in the long run."""
+
+    def drift(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+        y, fresh = random.standard_normal((k, n)), math.sqrt(1 - coefficient**2)
+        for i in range(1, n):
+            y[:, i] = coefficient * y[:, i - 1] + fresh * y[:, i]
+        return 0.01 * y
+
+    return drift
+
+
+def waves(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and a sine of 5 % with a period of 15 to 40 commits, each series at a place of its own."""
+    turns = np.arange(n) / random.uniform(15, 40) + random.random((k, 1))
+    return normal(0.01)(random, k, n) + 0.05 * np.sin(2 * np.pi * turns)
+
+
+def two_frequencies(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and a host that is slower by 15 % in half of the commits, for ten on average; some series feel it more."""
+    slow = np.cumsum(random.random(n) < 0.1) + random.integers(2)
+    return normal(0.01)(random, k, n) + 0.15 * (slow % 2) * (1 + 0.2 * random.standard_normal((k, 1)))
+
+
+# Kinds that were first tried when the rule was finished.
+
+
+def two_layouts(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and three processes of ten are slower by 8 %, as memory is laid out."""
+    return normal(0.01)(random, k, n) + 0.08 * (random.random((k, n)) < 0.3)
+
+
+def waiting(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and three runs of ten wait: by a tenth of a Pareto law with index 1.5."""
+    return normal(0.01)(random, k, n) + (random.random((k, n)) < 0.3) * np.log1p(0.1 * random.pareto(1.5, (k, n)))
+
+
+def busy_days(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """The deviation of all runs of a commit is its own, with a median of 1 % and one in six beyond 2.7 %."""
+    return 0.01 * np.exp(random.standard_normal(n)) * random.standard_normal((k, n))
+
+
+def weeks(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and on two days of seven all are slower by 10 % or so, each by its own share of it."""
+    day = (np.arange(n) + random.integers(7)) % 7
+    return normal(0.01)(random, k, n) + 0.1 * (day >= 5) * random.uniform(0.5, 1.5, (k, 1))
+
+
+def drift_and_noise(random: np.random.Generator, k: int, n: int) -> np.ndarray:
+    """1 %, and an autoregression of coefficient 0.95 with as much, hidden in it."""
+    return normal(0.01)(random, k, n) + drifting(0.95)(random, k, n)
 
 
 # ------------------------------------------------------------------------------------------------------ histories
 
 
-def history(noise: Noise, n: int, random: np.random.Generator, step: float = 0.0, first: int = 0) -> History:
-    """SERIES timings and as many NLLs without noise; `step` is added to one of each from commit `first` on."""
+def history(
+    noise: Noise, n: int, random: np.random.Generator, step: float = 0.0, first: int = 0, series: int = SERIES
+) -> History:
+    """So many timings and as many NLLs without noise; `step` is added to one of each from commit `first` on."""
     where = Environment("simulated", "existing")
     told = History(files=n)
-    for i in range(SERIES):
-        for unit, logs in (("seconds", noise(random, n)), ("exp(nats/dim)", np.ones(n))):
-            size = step if unit == "seconds" else min(step, WORSE)
-            shifted = logs + size * (np.arange(n) >= first) * (i == 0)
-            points = tuple(Point(f"{k:08x}", float(k), math.exp(y)) for k, y in enumerate(shifted))
+    planted = step * (np.arange(n) >= first)
+    for unit, logs in (("seconds", noise(random, series, n)), ("exp(nats/dim)", np.ones((series, n)))):
+        logs[0] += planted if unit == "seconds" else np.minimum(planted, WORSE)
+        for i, y in enumerate(logs):
+            points = tuple(Point(f"{k:08x}", float(k), math.exp(value)) for k, value in enumerate(y))
             told.series.append(Series(f"{unit[0]}{i}", "", unit, where, points))
     return told
 
 
-def quiet(name: str, noise: Noise, n: int, count: int, seed: int) -> Row:
+def quiet(name: str, noise: Noise, n: int, count: int, seed: int, series: int = SERIES) -> Row:
     """How many histories without a step fail."""
-    found = sum(bool(judged(history(noise, n, random), ALPHA).regressions) for random in streams(seed, count))
-    return {"judge": "regressions", "noise": name, "commits": n, "planted": 0.0, **rate("alarms", found, count)}
+    judgements = (judged(history(noise, n, random, series=series), ALPHA) for random in streams(seed, count))
+    found = sum(bool(judgement.regressions) for judgement in judgements)
+    told = {"judge": "regressions", "noise": name, "series": series, "commits": n, "planted": 0.0}
+    return {**told, **rate("alarms", found, count)}
 
 
 def planted(name: str, noise: Noise, n: int, first: int, count: int, seed: int) -> Row:
@@ -141,15 +223,8 @@ def planted(name: str, noise: Noise, n: int, first: int, count: int, seed: int) 
     for random in streams(seed, count):
         found = judged(history(noise, n, random, SLOWER, first), ALPHA).regressions
         exact += sorted((f.series, int(f.commit, 16)) for f in found) == [("e0", first), ("s0", first)]
-    told = {
-        "judge": "regressions",
-        "noise": name,
-        "commits": n,
-        "planted": SLOWER,
-        "planted_nll": WORSE,
-        "first": first,
-    }
-    return {**told, **rate("said exactly that", exact, count)}
+    told = {"judge": "regressions", "noise": name, "series": SERIES, "commits": n, "planted": SLOWER}
+    return {**told, "planted_nll": WORSE, "first": first, **rate("said exactly that", exact, count)}
 
 
 # ----------------------------------------------------------------------------------------------- harness bench
@@ -209,23 +284,32 @@ def rate(what: str, found: int, count: int) -> Row:
     return {"what": what, "of": count, "rate": found / count, "low": float(between.low), "high": float(between.high)}
 
 
-def rows(cases: dict[str, np.ndarray], real: list[Round], count: int) -> Iterator[Row]:
-    """All rows; each with a seed of its own."""
-    kinds: dict[str, Noise] = {
-        **({"measured": resampled(cases)} if cases else {}),
-        **{
-            "normal 1 %": normal(0.01),
-            "unequal": unequal,
-            "heavy": heavy,
-            "disturbed": disturbed,
-            "drifting": drifting,
-        },
-    }
-    for seed, (name, noise) in enumerate(kinds.items()):
+KINDS: dict[str, Noise] = {
+    **{"normal 1 %": normal(0.01), "unequal": unequal, "heavy": heavy, "disturbed": disturbed, "tripled": tripled},
+    **{"bursts": bursts, "drifting 0.6": drifting(0.6), "drifting 0.8": drifting(0.8), "waves": waves},
+    **{"two frequencies": two_frequencies, "disturbed once": once},
+}
+HELD_OUT: dict[str, Noise] = {
+    **{"two layouts": two_layouts, "waiting": waiting, "busy days": busy_days, "weeks": weeks},
+    **{"drift and noise": drift_and_noise},
+}
+"""Kinds that were first tried when the rule was finished; what came out is what is reported."""
+
+
+def rows_of_histories(cases: dict[str, np.ndarray], count: int) -> Iterator[Row]:
+    """Each with a seed of its own."""
+    real = {"measured": resampled(cases), "measured, in order": in_order(cases)} if cases else {}
+    for seed, (name, noise) in enumerate({**real, **KINDS, **HELD_OUT}.items()):
         for n in (6, 20):
-            yield quiet(name, noise, n, count, 10 * seed + n)
+            yield {**quiet(name, noise, n, count, 100 * n + seed), "held_out": name in HELD_OUT}
+    for seed, name in enumerate(("normal 1 %", "disturbed", "drifting 0.8")):
+        yield {**quiet(name, KINDS[name], 20, count, 5000 + seed, series=4), "held_out": False}
     for first, n in ((10, 20), (18, 20), (19, 20)):
         yield planted("normal 0.5 %", normal(0.005), n, first, count, 100 + first)
+
+
+def rows_of_bench(real: list[Round], count: int) -> Iterator[Row]:
+    """Each with a seed of its own, on rounds that were measured and on simulated ones."""
     for ratio in (1.0, 1.10, 1.20) if real else ():
         yield verdicts("measured", ratio, count, 300, real)
     for kind in ("light", "heavy", "drifting"):
@@ -234,7 +318,7 @@ def rows(cases: dict[str, np.ndarray], real: list[Round], count: int) -> Iterato
 
 
 def _line(row: Row) -> str:
-    size = f"{row['commits']} commits" if "commits" in row else f"ratio {row['ratio']}"
+    size = f"{row['series']} series of {row['commits']} commits" if "commits" in row else f"ratio {row['ratio']}"
     where = f", step at {row['first']}" if "first" in row else ""
     share = f"{row['rate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
     return f"{row['judge']}, {row['noise']}, {size}{where}: {row['what']} {share}"
@@ -244,6 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m suites.speed.judge_noise", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, such as results/judge.json")
     parser.add_argument("--runs", type=int, default=12, help="processes in which the noise is measured; 0 for none")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="the noise, and the rows of bench, of this file")
     parser.add_argument("--histories", type=int, default=200, help="simulated histories of each row")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     call = parser.parse_args(arguments)
@@ -252,38 +337,55 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if call.runs < 0 or call.histories < 1:
         parser.error("--runs should be 0 or more, --histories 1 or more")
+    if call.again is not None and not call.again.is_file():
+        parser.error(f"--again {call.again} is no file: give one that --json wrote")
     began = time.perf_counter()
-    cases = residuals(measured(call.runs)) if call.runs else {}
+    told = _of_before(json.loads(call.again.read_text())) if call.again else _measured_now(call.runs)
+    cases = {name: np.array(values) for name, values in told["measured"].items()}
     for name, found in cases.items():
-        print(
-            f"{name}: {len(found)} runs, deviation {found.std(ddof=1):.1%}, furthest {np.abs(found).max():.1%}",
-            flush=True,
-        )
-    told = []
-    real = real_rounds(call.runs) if call.runs >= 5 else []
-    for made in real:
-        print(
-            f"the same model in both processes: {made.log_ratio:+.1%}, beside itself {made.log_null:+.1%}", flush=True
-        )
-    for row in rows(cases, real, call.histories):
-        told.append(row)
+        print(f"{name}: {len(found)} runs, deviation {found.std(ddof=1):.1%}, furthest {np.abs(found).max():.1%}")
+    bench = told.pop("bench", None)
+    made = []
+    for row in rows_of_histories(cases, call.histories):
+        made.append(row)
+        print(_line(row), flush=True)
+    for row in bench if bench is not None else rows_of_bench(told.pop("real"), call.histories):
+        made.append(row)
         print(_line(row), flush=True)
     if call.json is not None:
+        how = f"--again {call.again.name}" if call.again else f"--runs {call.runs}"
         text = {
-            "schema_version": "1.0",
+            "schema_version": "2.0",
             "what": "false alarms and power of harness regressions (alpha over a history) and of harness bench",
-            "command": f"python -m suites.speed.judge_noise --runs {call.runs} --histories {call.histories}",
+            "command": f"python -m suites.speed.judge_noise {how} --histories {call.histories}",
             "alpha": ALPHA,
             "policy": POLICY,
             "machine": machine(),
             "seconds": time.perf_counter() - began,
-            "measured": {name: found.tolist() for name, found in cases.items()},
-            "measured_rounds": [{"log_ratio": made.log_ratio, "log_null": made.log_null} for made in real],
-            "rows": told,
+            **told,
+            "rows": made,
         }
         call.json.write_text(json.dumps(text, indent=1, allow_nan=False) + "\n")
-        print(f"{len(told)} rows written to {call.json}")
+        print(f"{len(made)} rows written to {call.json}")
     return 0
+
+
+def _measured_now(runs: int) -> Row:
+    """The noise, the rounds of `harness bench`, and how many processes wanted a processor before, between and after."""
+    load = [os.getloadavg()[0]]
+    cases = residuals(measured(runs)) if runs else {}
+    load.append(os.getloadavg()[0])
+    real = real_rounds(runs) if runs >= 5 else []
+    load.append(os.getloadavg()[0])
+    rounds = [{"log_ratio": made.log_ratio, "log_null": made.log_null} for made in real]
+    noise = {name: found.tolist() for name, found in cases.items()}
+    return {"load": load, "measured": noise, "measured_rounds": rounds, "real": real}
+
+
+def _of_before(told: Row) -> Row:
+    """The same of an earlier file, with its rows of bench instead of rounds."""
+    kept = {key: told[key] for key in ("load", "measured", "measured_rounds") if key in told}
+    return {**kept, "bench": [row for row in told["rows"] if row["judge"] == "bench"]}
 
 
 if __name__ == "__main__":
