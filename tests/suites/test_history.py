@@ -14,6 +14,7 @@ import torch
 
 from harness.bench.attribute import judged
 from harness.bench.history import read
+from harness.streams import generator
 from suites import asv_store, history
 from suites.history import Case, cases_of, useful
 from suites.speed.tracked import measures, models
@@ -57,6 +58,15 @@ def assert_without_paths(folder):
         for word in filter(None, (str(ROOT), str(home), sys.prefix, str(folder), "/tmp", os.uname().nodename)):
             assert word not in text, (file.name, word)
         assert user in ("", "root") or f"/{user}/" not in text
+
+
+def test_environments_of_asv_have_the_pinned_versions_and_what_each_commit_itself_depends_on():
+    told = json.loads((ROOT / "asv.conf.json").read_text())
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split("\n") if "==" in line)
+    assert told["matrix"]["req"] == {"torch": [pins["torch"]]}  # in the names of the results
+    (install,) = told["install_command"]
+    assert "-c {conf_dir}/constraints.txt" in install
+    assert "--no-deps" not in install
 
 
 # ------------------------------------------------------------------------------------------------ the store
@@ -156,14 +166,17 @@ BENCHMARKS = {
         ]
     },
     "models.LogProb.track_peak_bytes": {"params": [["'made.eight_bits'"], ["1000"], ["'float32'"], ["'cpu'"]]},
+    "models.Quality.track_perplexity": {"params": [["'made.eight_bits'"], ["'float32'", "'float64'"], ["'cpu'"]]},
     "digits.FitOfDigits.track_seconds": {"params": [["'MADE'"]]},
 }
 
 
-def test_the_useful_ones_are_a_preset_of_each_family():
+def test_the_useful_ones_are_all_presets_but_the_large_ones_at_one_size_and_dtype():
     chosen = [str(case) for case in useful(cases_of(BENCHMARKS, "cpu"))]
     assert chosen == [
         "models.LogProb.track_seconds('made.eight_bits', 1000, 'float32', 'cpu')",
+        "models.LogProb.track_seconds('made.labelled_bits', 1000, 'float32', 'cpu')",
+        "models.Quality.track_perplexity('made.eight_bits', 'float32', 'cpu')",
         "digits.FitOfDigits.track_seconds('MADE')",
     ]
 
@@ -176,7 +189,15 @@ def test_a_device_has_its_own_cases_and_the_processor_those_without_one():
 def test_every_preset_of_the_package_is_measured():
     from importlib.metadata import entry_points
 
-    assert set(models.PRESETS) == {each.name for each in entry_points(group="harness.models")}
+    assert sorted(each.name for each in entry_points(group="harness.models")) == models.PRESETS
+
+
+def test_settings_are_those_of_the_checkout_and_a_commit_without_one_shows_it_as_not_applicable(monkeypatch):
+    """asv hands a setting over by its number: commits that count others would have each other's numbers."""
+    monkeypatch.setattr(measures, "entry_points", lambda **_: [])
+    assert measures.presets() == models.PRESETS
+    with pytest.raises(NotImplementedError, match=r"this commit has no discrete\.coin"):
+        models.LogProb().setup("discrete.coin", 16, "float32", "cpu")
 
 
 def test_a_wrong_call_is_told_before_anything_runs(capsys):
@@ -277,7 +298,7 @@ def test_perplexity_of_a_coin_is_that_of_its_frequencies():
     case = ("discrete.coin", "float32", "cpu")
     benchmark = models.Quality()
     benchmark.setup(*case)
-    q, h = float(models.PRESETS["discrete.coin"]().probs), float(benchmark.x.double().mean())
+    q, h = float(measures.preset("discrete.coin").probs), float(benchmark.x.double().mean())
     exact = math.exp(-(h * math.log(q) + (1 - h) * math.log(1 - q)))
     assert abs(benchmark.track_perplexity(*case) / exact - 1) < 4 * torch.finfo(torch.float32).eps
 
@@ -301,14 +322,63 @@ def test_cuda_without_cuda_does_not_apply():
         models.LogProb().setup("discrete.coin", 16, "float32", "cuda")
 
 
-@pytest.mark.parametrize("name", ["made.labelled_bits", "conv_net.six_by_six", "palette.learnt_inpainting"])
-def test_a_step_of_training_changes_the_parameters(name):
-    """Of a model with labels, of a classifier, and of one that only fills in: the last two draw no events."""
-    benchmark = models.Train()
-    benchmark.setup(name, 16, "float32", "cpu")
-    before = [p.detach().clone() for p in benchmark.net.parameters()]
-    benchmark.step(benchmark.fresh(0))
-    assert any(not torch.equal(a, b) for a, b in zip(before, benchmark.net.parameters(), strict=True))
+FEWER = [name for name in models.PRESETS if not models.is_slow(name)]
+
+
+def test_a_step_of_training_moves_every_player_of_every_preset_that_has_a_loss():
+    """Among them a classifier, one that only fills in, one that is told a series, and games of two players."""
+    stepped = set()
+    for name in [*FEWER, "gan_images.full_digits"]:
+        benchmark = models.Train()
+        try:
+            benchmark.setup(name, 16, "float32", "cpu")
+        except NotImplementedError:
+            continue
+        before = [[p.detach().clone() for p in player.parameters] for player, _ in benchmark.moves]
+        benchmark.step(benchmark.fresh(0))
+        for old, (player, _) in zip(before, benchmark.moves, strict=True):
+            assert any(not torch.equal(a, b) for a, b in zip(old, player.parameters, strict=True)), name
+        stepped.add(name)
+    trainable = {"conv_net.six_by_six", "palette.learnt_inpainting", "wavenet.guided", "made.labelled_bits"}
+    assert stepped >= trainable | {"gan.ring", "gan_linear.labelled", "gan_images.full_digits"}
+
+
+def test_every_preset_is_measured_by_something():
+    """All can be drawn from, given one thing where they must be."""
+    lacking = []
+    for name in FEWER:
+        try:
+            models.Sample().setup(name, 16, "float32", "cpu")
+        except NotImplementedError:
+            lacking.append(name)
+    assert lacking == []
+
+
+GIVEN = ("restoration.denoised", "logistic.three_classes", "diffusion_exact.labelled_clusters")
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_what_only_has_laws_given_something_is_measured_given_one_thing(name):
+    """The same thing for every row, so rows may come in any order: but for 64 roundings, which order may vary."""
+    case = (name, "float32", "cpu")
+    benchmark = models.Quality()
+    benchmark.setup(*case)
+    log_p = benchmark.model.log_prob(benchmark.x[:4])
+    close = 64 * torch.finfo(log_p.dtype).eps
+    turned = benchmark.model.log_prob(benchmark.x[:4].flip(0))
+    torch.testing.assert_close(log_p.flip(0), turned, rtol=close, atol=close)
+    assert benchmark.track_perplexity(*case) > 0
+
+
+def test_a_bound_stands_in_for_a_density_that_is_not_there():
+    """vae.nine_pixels has no log_prob: its NLL is at most -ELBO, whose noise is the same at every call."""
+    case = ("vae.nine_pixels", "float32", "cpu")
+    benchmark = models.Quality()
+    benchmark.setup(*case)
+    x, source = benchmark.x[:100], generator(measures.SEED, "asv bound")
+    expected = measures.preset(case[0]).elbo(x, generator=source)
+    assert torch.equal(benchmark.model.log_prob(x), expected)
+    assert not measures.adapt(measures.preset(case[0]), "vae").can("log_prob")
 
 
 # ------------------------------------------------------------------------------------------------ with the judge

@@ -21,8 +21,9 @@ from reference_impls.nade import NADE
 from reference_impls.training import train
 from suites import data
 from suites.data import DataError
-from suites.speed.tracked import measures
-from suites.speed.tracked.measures import SEED, Samples
+
+from . import measures
+from .measures import SEED, Samples
 
 FITTED, THRESHOLD = 1200, 8
 SHARE = 0.01

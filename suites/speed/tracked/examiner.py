@@ -14,8 +14,9 @@ from harness.statistics.bernstein import BoundedMean
 from harness.statistics.binomial import BinomialCount
 from harness.statistics.categorical import CategoricalCounts
 from suites import cost, cost_models
-from suites.speed.tracked import measures
-from suites.speed.tracked.measures import SEED, Samples
+
+from . import measures
+from .measures import SEED, Samples
 
 EXAMINED: dict[str, Callable[[], Any]] = {
     "Normal": cost_models.normal,

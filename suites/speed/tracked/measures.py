@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import sys
+import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,10 +35,21 @@ SECONDS = 0.2
 """Of the clock for one setting: 10 samples of 1 ms at least, 20 at most."""
 
 
-def presets() -> dict[str, Callable[[], Any]]:
-    """The reference models by name, as the package declares them; each is imported when it is called for."""
-    found = [each for each in entry_points(group="harness.models") if each.module.startswith("reference_impls.")]
-    return {each.name: lambda each=each: each.load()() for each in sorted(found, key=lambda each: each.name)}
+def presets() -> list[str]:
+    """Names of the reference models, in order, as the checkout declares them.
+
+    Not as the installed package does, which may be of another commit: asv hands a setting over by its number, so each
+    commit has to count the same ones.
+    """
+    told = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+    return sorted(told["project"]["entry-points"]["harness.models"])
+
+
+def preset(name: str) -> Any:
+    """The reference model of that name. NotImplementedError where the commit that is measured declares none."""
+    for each in entry_points(group="harness.models", name=name):
+        return each.load()()
+    raise NotImplementedError(f"this commit has no {name}")
 
 
 def on(device: str) -> None:
@@ -46,14 +60,46 @@ def on(device: str) -> None:
 
 
 def prepared(make: Callable[[], Any], name: str, dtype: str, device: str) -> Model:
-    """The model as the examiner sees it. NotImplementedError where it has another dtype alone."""
+    """The model as the examiner sees it. NotImplementedError where it has another dtype alone.
+
+    A model that only has laws given something is its law given one thing: label 0, or normal numbers drawn once. What
+    has no log_prob but a lower bound of it has the bound instead.
+    """
     on(device)
     model = adapt(make(), name, device)
     if dtype == "float64":
         if model.cast is None:
             raise NotImplementedError(f"{name} has one dtype only")
-        return model.cast(torch.float64)
-    return model
+        model = model.cast(torch.float64)
+    return _bounded(given_one(model, getattr(torch, dtype)))
+
+
+def given_one(model: Model, dtype: torch.dtype) -> Model:
+    """p(x | y) at one y as a law of x, where the model has no other."""
+    if model.can("sample") or not model.can("sample_given"):
+        return model
+    shape, source = model.given_shape, generator(SEED, "asv given", model.name)
+    y = torch.tensor(0) if shape is None else torch.randn(*shape, generator=source, dtype=torch.float64).to(dtype)
+    y = y.to(model.device)
+
+    def sample(n: int, *, generator: torch.Generator) -> Tensor:
+        return model.sample_given(n, given=y.expand(n, *y.shape).contiguous(), generator=generator)
+
+    def log_prob(x: Tensor) -> Tensor:
+        return model.log_prob_given(x, given=y.expand(len(x), *y.shape).contiguous())
+
+    return replace(model, methods={"sample": sample, **({"log_prob": log_prob} if model.can("log_prob_given") else {})})
+
+
+def _bounded(model: Model) -> Model:
+    """The ELBO in the place of log_prob, from one stream of noise."""
+    if model.can("log_prob") or not model.can("elbo"):
+        return model
+
+    def bound(x: Tensor) -> Tensor:
+        return model.elbo(x, generator=generator(SEED, "asv bound", device=model.device))
+
+    return replace(model, methods={**model.methods, "log_prob": bound})
 
 
 def job(model: Model, capability: str, rows: int, x: Tensor | None = None) -> Job:

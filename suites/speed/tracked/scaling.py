@@ -13,8 +13,9 @@ from reference_impls.flows import Flow, StandardNormal
 from reference_impls.made import MADE
 from reference_impls.nade import NADE
 from suites.speed import cases
-from suites.speed.tracked import measures
-from suites.speed.tracked.measures import DEVICES, DTYPES, SEED, Samples
+
+from . import measures
+from .measures import DEVICES, DTYPES, SEED, Samples
 
 ROWS = 1000
 
