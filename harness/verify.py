@@ -178,10 +178,8 @@ def _made_again(report: Report, chosen: Sequence[Record], processes: Processes, 
         alphas = {record.check: record.alpha for record in report.records if record.instance == first.instance}
         if ids:
             spec = run.specs[first.model]
-            found[spec] = found[spec] if spec in found else _listed(processes, spec)
-            models.append(
-                Listed(first.model, spec, found[spec].trouble, ids, alphas, seed=first.seed, device=first.device)
-            )
+            one = found[spec] = found.get(spec) or _listed(processes, spec)
+            models.append(replace(one, name=first.model, only=ids, alphas=alphas, seed=first.seed, device=first.device))
     options = Options(run.effort, run.seeds[0], run.alpha, run.devices[0], run.dtype)
     records, interrupted = examine(processes, models, options, watcher) if models else ((), False)
     if interrupted:
