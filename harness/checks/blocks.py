@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -85,7 +86,7 @@ def log_conditional(model: Model, a: Sequence[int], x: Tensor, possible: Tensor)
 
 
 def agree(subject: Subject, x: Tensor, terms: Terms, signs: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(n,) error of sum_i signs_i terms_i = 0 at x (n, d), and (n,) how much of it rounding can explain.
+    """(n,) error of sum_i signs_i terms_i = 0 at x (n, *event), and (n,) how much of it rounding can explain.
 
     Rounding is bounded as in `checks.rounding`; how much the formulas amplify it is measured in a second dtype, in
     which the model is rebuilt, or else by moving the events by one unit in the last place.
@@ -99,7 +100,7 @@ def agree(subject: Subject, x: Tensor, terms: Terms, signs: Sequence[int]) -> tu
     apart = difference(found, other).sum(1)
     amplified = float(apart[apart.isfinite()].max()) / unit_of_other if bool(apart.isfinite().any()) else 0.0
     size = found.abs().nan_to_num(0.0, 0.0, 0.0).sum(1) + found.shape[1]
-    bound = LAMBDA * (ELEMENTARY + x.shape[1]) ** 0.5 * unit * size + SAFETY * amplified * unit
+    bound = LAMBDA * (ELEMENTARY + math.prod(x.shape[1:])) ** 0.5 * unit * size + SAFETY * amplified * unit
     return difference(left, right), bound
 
 

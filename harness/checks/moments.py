@@ -275,9 +275,15 @@ def _unseen_by_the_mean(subject: Subject) -> Unseen:
     """|E (x - mean) 1_A| <= sqrt(P(A)) sd for an event A that was never drawn, with the sd that the model states."""
     known = _known(subject, "mean")
     if not subject.model.can("variance"):
-        return _unseen_letters(subject.profile.chart.discrete.cpu()[known])
+        return _unseen_letters(_on_a_lattice(subject, known))
     sd = stated(subject, "variance", _event(subject)).flatten()[known].clamp(min=0).sqrt() / _pilot_sd(subject)[known]
     return lambda q, varies: math.sqrt(q) * sd
+
+
+def _on_a_lattice(subject: Subject, known: Tensor) -> Tensor:
+    """Which of the known coordinates (d,) are discrete; none where the chart has other coordinates, as on a simplex."""
+    discrete = subject.profile.chart.discrete.cpu()
+    return discrete[known] if len(discrete) == len(known) else torch.zeros(int(known.sum()), dtype=torch.bool)
 
 
 def _unseen_letters(discrete: Tensor) -> Unseen:
@@ -320,7 +326,7 @@ def mean_of_draws(draws: Draws) -> Tensor:
 
 def _start_variance(subject: Subject) -> AsymptoticMean:
     subject.once("stated variance", lambda: _columns(subject, "variance"))
-    discrete = subject.profile.chart.discrete.cpu()[_known(subject, "variance")]
+    discrete = _on_a_lattice(subject, _known(subject, "variance"))
     return AsymptoticMean(rarest=subject.effort.rarest, unseen=_unseen_letters(discrete))
 
 

@@ -62,7 +62,7 @@ def is_gradient(subject: Subject) -> Exact:
     unit = max([unit, *(torch.finfo(dtype).eps / 2 for dtype in held)])
     factor = LAMBDA * (ELEMENTARY + x[0].numel()) ** 0.5
     bound = factor * unit * (size + _reach_of_rounding(subject, model, x)) + SAFETY * float(moved.max())
-    gaps = (said.double() - truth.double()).abs().flatten(1).amax(1).nan_to_num(math.inf)
+    gaps = (said.double() - truth.double()).abs().reshape(len(x), -1).amax(1).nan_to_num(math.inf)
     worst = int(gaps.argmax())
     return Exact(float(gaps[worst]), bound, len(x), f"draw {worst} of the pilot", "nat per unit of x")
 
@@ -75,7 +75,7 @@ def _reach_of_rounding(subject: Subject, model: Model, x: Tensor) -> float:
     """
     scale = _scale(subject).to(x).reshape(x.shape[1:])
     base = said_score(model, x)
-    step = scale * (scale * base.abs()).flatten(1).sum(1).reshape(-1, *(1,) * (x.ndim - 1))
+    step = scale * (scale * base.abs()).reshape(len(x), -1).sum(1).reshape(-1, *(1,) * (x.ndim - 1))
     source, most = torch.Generator().manual_seed(subject.seed_for("rounding of parameters")), 0.0
     for _ in range(PROBES):
         signs = (torch.randint(2, x.shape, generator=source) * 2 - 1).to(x)
