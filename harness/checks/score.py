@@ -35,6 +35,9 @@ ROWS = 64
 FAR = 1e3
 """How many scales away from draws a density must still be positive to count as one on all of R^d."""
 
+OUTERMOST, THINNER = 8, 3.0
+"""At an end where a density vanishes, so many draws take more room by this factor than they would if all lay evenly."""
+
 
 @exact(
     "score.is_gradient",
@@ -135,7 +138,7 @@ def whole_space(subject: Subject) -> None:
     if chart.transform is not None or bool(chart.discrete.any()) or not subject.pilot.is_floating_point():
         raise NotApplicable("the support is not all of R^d, and what the density does at its edge is not known")
     if not _everywhere(subject):
-        raise NotApplicable("no support = constraints.real_vector is declared, and no density says that it is R^d")
+        raise NotApplicable("no support = constraints.real_vector is declared, and the density may jump at an edge")
 
 
 def _start(subject: Subject) -> AsymptoticMean:
@@ -145,20 +148,35 @@ def _start(subject: Subject) -> AsymptoticMean:
 
 
 def _everywhere(subject: Subject) -> bool:
-    """Is the support declared to be R^d, or the density positive far from the draws, along every coordinate?"""
+    """Is the support declared to be R^d, or the density positive far from the draws, along every coordinate?
+
+    Where nothing is declared and only the score is known, the contract says that its density has no jumps, and Stein's
+    identity holds for it. Draws that crowd at an end of a coordinate are taken for a jump all the same.
+    """
     support = subject.model.support
     if support is not None:
         while isinstance(support, constraints.independent):
             support = support.base_constraint
         return support is constraints.real
     if not (subject.model.can("log_prob") or subject.model.can("energy")):
-        return False
+        return not _crowded_at_an_end(subject)
     model = _with_density(subject).model
     flat = subject.pilot[:1].reshape(1, -1)
     step = torch.diag((FAR * _scale(subject)).to(flat))
     far = torch.cat([flat + step, flat - step])
     with torch.no_grad():
         return bool((model.log_prob(far.reshape(-1, *subject.pilot.shape[1:])) > -torch.inf).all())
+
+
+def _crowded_at_an_end(subject: Subject) -> bool:
+    """Are the outermost draws of some coordinate as close to each other as those in the middle of its range?
+
+    Where a density jumps, its draws there lie as near to each other as elsewhere; where it vanishes, they thin out.
+    """
+    x = subject.pilot.reshape(len(subject.pilot), -1).double().sort(0).values
+    gaps = torch.stack([x[OUTERMOST] - x[0], x[-1] - x[-1 - OUTERMOST]])
+    usual = (x[-1] - x[0]) * OUTERMOST / len(x)  # if draws lay evenly
+    return bool((gaps < THINNER * usual).any())
 
 
 def _numbers(subject: Subject, x: Tensor) -> Tensor:

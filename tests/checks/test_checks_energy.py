@@ -87,11 +87,31 @@ def test_without_a_stated_log_z_one_constant_will_do():
     assert record(thing, "energy.consistent_with_log_prob").verdict is Verdict.FAIL
 
 
-def test_a_score_alone_needs_its_support_declared():
+@pytest.mark.parametrize("id", ["score.stein", "score.kernel_stein"])
+def test_a_score_alone_has_a_density_without_jumps(id):
     class Undeclared(ScoreAlone):
         support = None
 
-    seen = record(Undeclared(), "score.stein")
+    class Outwards(Undeclared):
+        def score(self, x):
+            return -super().score(x)
+
+    assert record(Undeclared(), id).verdict is Verdict.PASS
+    assert record(Outwards(), id).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("law", [torch.distributions.Exponential(1.0), torch.distributions.Uniform(-3.0, 3.0)])
+def test_draws_that_crowd_at_an_edge_are_taken_for_a_jump(law):
+    class Edged:
+        event_shape = (2,)
+
+        def sample(self, n, *, generator):
+            return law.icdf(torch.rand(n, 2, generator=generator, dtype=torch.float64))
+
+        def score(self, x):
+            return torch.zeros_like(x) if isinstance(law, torch.distributions.Uniform) else -torch.ones_like(x)
+
+    seen = record(Edged(), "score.stein")
     assert seen.verdict is Verdict.SKIP
     assert "constraints.real_vector" in seen.message
 
