@@ -69,6 +69,34 @@ def pyro_elu() -> Any:
     return pyro.TransformedDistribution(normal, [pyro.transforms.ELUTransform()])
 
 
+def pyro_sine_von_mises() -> Any:
+    """The proposals of the first angle and of the second are mixed up: the first is drawn too wide."""
+    from pyro import distributions as pyro
+
+    return pyro.SineBivariateVonMises(*(torch.tensor(value) for value in (0.0, 0.0, 2.0, 3.0, 1.0)))
+
+
+def pyro_sylvester() -> Any:
+    """The log-determinant is that of factors multiplied in another order; at the small initial weights it does not
+    show."""
+    from pyro import distributions as pyro
+
+    torch.manual_seed(0)
+    flow = pyro.transforms.sylvester(3)
+    with torch.no_grad():
+        for weight in flow.parameters():
+            weight += torch.randn_like(weight)
+    return pyro.TransformedDistribution(pyro.Normal(torch.zeros(3), 1.0).to_event(1), [flow])
+
+
+def pyro_simplex_to_ordered() -> Any:
+    """The log-determinant does not know of the anchor."""
+    from pyro import distributions as pyro
+
+    to_ordered = pyro.transforms.SimplexToOrderedTransform(torch.tensor(2.0))
+    return pyro.TransformedDistribution(pyro.Dirichlet(torch.tensor([2.0, 1.0, 3.0])), [to_ordered])
+
+
 def scipy_poisson_shifted() -> Any:
     """rvs cuts the shift off: the probability of every draw is 0."""
     return stats.poisson(3.0, loc=0.5)
@@ -87,6 +115,16 @@ def scipy_zipf() -> Any:
 def scipy_poisson() -> Any:
     """entropy() of a Poisson with a large mean is off by 2.5e-3 nats."""
     return stats.poisson(1e4)
+
+
+def scipy_foldnorm() -> Any:
+    """entropy() of a normal law far from 0 is 0: one quadrature over the half line steps over its peak."""
+    return stats.foldnorm(36)
+
+
+def scipy_ncx2() -> Any:
+    """entropy() is 0 where the mass lies far from 0."""
+    return stats.ncx2(210, 10.56)
 
 
 def sklearn_kernel_density() -> Any:
@@ -117,12 +155,32 @@ def nflows_naive() -> Any:
     return Flow(NaiveLinear(3), StandardNormal([3])).eval()
 
 
+def nflows_linear_spline() -> Any:
+    """The last bin's slope differs between the two directions: a search adds 1e-6 to its edge in place."""
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow
+    from nflows.transforms import InverseTransform, PiecewiseLinearCDF
+
+    spline = PiecewiseLinearCDF([1], num_bins=4, tails="linear", tail_bound=3.0)
+    with torch.no_grad():
+        spline.unnormalized_pdf.copy_(torch.tensor([[0.0, 0.0, 0.0, -9.0]]))
+    return Flow(InverseTransform(spline), StandardNormal([1])).eval()
+
+
 def zuko_gaussianization() -> Any:
     """Each layer maps onto (-4.889, 4.889) only: mass is lost between layers, and draws pile up at -10 and 10."""
     from zuko.flows import GF
 
     torch.manual_seed(0)
     return GF(2)
+
+
+def zuko_truncated() -> Any:
+    """Draws lie outside the interval: what keeps icdf finite squeezes (0, 1), and not the interval's part of it."""
+    from zuko.distributions import Truncated
+
+    normal = td.Normal(*torch.tensor([0.0, 1.0], dtype=torch.float64))
+    return Truncated(normal, 4.0, 5.0)
 
 
 def normflows_residual() -> Any:
@@ -142,6 +200,25 @@ def normflows_uniform() -> Any:
     from normflows.distributions import UniformGaussian
 
     return UniformGaussian(2, [1])
+
+
+def normflows_circular() -> Any:
+    """Beyond its tails, which are to be left alone, the linear coordinate is sent to 0."""
+    from normflows import NormalizingFlow
+    from normflows.distributions import DiagGaussian
+    from normflows.flows import CircularAutoregressiveRationalQuadraticSpline
+
+    torch.manual_seed(0)
+    spline = CircularAutoregressiveRationalQuadraticSpline(2, 1, 8, [1])
+    return NormalizingFlow(DiagGaussian(2), [spline]).eval()
+
+
+def normflows_pca() -> Any:
+    """log_prob has the sign of log 2 pi turned and a determinant without its logarithm; draws lack the noise."""
+    from normflows.distributions import GaussianPCA
+
+    torch.manual_seed(0)
+    return GaussianPCA(2, 2, 0.5)
 
 
 all = {  # what `harness check suites.findings:all` reads
@@ -165,4 +242,13 @@ all = {  # what `harness check suites.findings:all` reads
     "zuko.GF(2)": zuko_gaussianization,
     "normflows.Residual": normflows_residual,
     "normflows.UniformGaussian": normflows_uniform,
+    "scipy.foldnorm(36)": scipy_foldnorm,
+    "scipy.ncx2(210, 10.56)": scipy_ncx2,
+    "pyro.SineBivariateVonMises": pyro_sine_von_mises,
+    "pyro.sylvester": pyro_sylvester,
+    "pyro.SimplexToOrderedTransform": pyro_simplex_to_ordered,
+    "nflows.PiecewiseLinearCDF": nflows_linear_spline,
+    "zuko.Truncated": zuko_truncated,
+    "normflows.CircularAutoregressiveRationalQuadraticSpline": normflows_circular,
+    "normflows.GaussianPCA": normflows_pca,
 }
