@@ -35,6 +35,9 @@ from suites.nightly import state as states
 from suites.nightly.night import Night, Setting, hold
 from suites.nightly.site import publish
 
+LARGE = "full_"
+"""What the presets of a paper's size are called: a draw of some takes a CPU a second."""
+
 NO_TF32 = "NVIDIA_TF32_OVERRIDE"
 """At 0, the libraries of CUDA round no factor to TF32, whatever a model sets: laws are held against full float32."""
 
@@ -71,9 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--state", type=Path, default=Path("nightly/state.json"), metavar="FILE", help="what all nights accumulated")
     add("--effort", choices=tuple(EFFORTS), default="quick", help="draws and tolerance of a night")
-    add("--models", nargs="+", default=[], metavar="SPEC", help="instead of all models that are registered")
+    add(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="SPEC",
+        help=f"instead of all that are registered (on a CPU, without those of a paper's size: {LARGE}*)",
+    )
     add("--only", action="append", default=[], metavar="ID", help="only this check, or family of checks")
-    add("--budget", type=float, metavar="S", help="seconds that the draws of a model may take")
+    add(
+        "--budget", type=float, default=60.0, metavar="S", help="seconds that the draws of a model may take; default 60"
+    )
     add("--timeout", type=float, default=DEFAULT_TIMEOUT, metavar="S", help="seconds without progress: a model hangs")
     add("--workers", type=int, default=1, help="models examined at once")
     add("--alpha", type=float, help="probability of a false FAIL over all nights ever; default 1e-6, fixed by night 1")
@@ -114,7 +125,7 @@ def _nights(call: argparse.Namespace) -> Night:
             raise CallError(f"--first is {call.first}, but {call.state} goes on with {state.night + 1}: leave it out")
         state = states.State(alpha=state.alpha, night=call.first - 1)
     setting = Setting(call.state, call.device, call.effort, tuple(call.only), call.budget)
-    specs = call.models or [entry.name for entry in registered()]
+    specs = call.models or _models_for(call.device)
     with ExitStack() as held:
         stop, display = held.enter_context(_stoppable()), held.enter_context(Display(_console(stderr=True)))
         held.enter_context(_without_tf32())
@@ -132,6 +143,12 @@ def _nights(call: argparse.Namespace) -> Night:
                 break
     show(night.report, _console())
     return night
+
+
+def _models_for(device: str) -> list[str]:
+    """The registered models that a night on the device is long enough for."""
+    names = [entry.name for entry in registered()]
+    return [name for name in names if device != "cpu" or not name.partition(".")[2].startswith(LARGE)]
 
 
 def _counted(models: Sequence[Listed]) -> str:

@@ -19,6 +19,7 @@ from harness.errors import CallError
 from harness.evidence import Carried, Estimated, Look, Record, Verdict
 from harness.judge import judge
 from harness.report import Report
+from harness.resolve import registered
 from suites.nightly import __main__ as command
 from suites.nightly import fingerprint, night, power, state, throughput
 from suites.nightly.accumulate import LOG_WEIGHTS, START, grown, log_capital, log_stakes, reached, spent
@@ -363,6 +364,12 @@ def test_a_wrong_call_is_refused_in_one_line(words, said, coins, capsys):
         pytest.skip("there is a CUDA device")
     assert command.main([*words, "--state", "state.json"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_night_on_a_cpu_leaves_the_models_of_a_papers_size_out():
+    small, every = (set(command._models_for(device)) for device in ("cpu", "cuda"))
+    assert small < every == {entry.name for entry in registered()}
+    assert "nade.full_nade" in every - small and all(".full_" in name for name in every - small)
 
 
 # ---------------------------------------------------------------------------------------------------- speed
