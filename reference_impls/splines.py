@@ -71,15 +71,14 @@ class Spline:
         k, n, d = self.bins, *value.shape
         theta = theta.reshape(n, self.size, d)
         shares = theta[:, : 2 * k].reshape(n, 2, k, d).softmax(2)
-        sizes = 2 * self.bound * (LEAST + (1 - k * LEAST) * shares)  # (n, 2, K, d)
-        corners = pad(sizes[:, :, :-1], (0, 0, 1, 0)).cumsum(2) - self.bound  # (n, 2, K, d)
-        slopes = LEAST + softplus(theta[:, 2 * k :] + math.log(math.expm1(1 - LEAST)))
-        slopes = pad(slopes, (0, 0, 1, 1), value=1.0)  # (n, K + 1, d)
+        sizes = 2 * self.bound * LEAST + 2 * self.bound * (1 - k * LEAST) * shares  # (n, 2, K, d)
+        corners = pad(sizes[:, :, :-1], (0, 0, 1, 0), value=-self.bound).cumsum(2)  # (n, 2, K, d)
         found = (corners[:, axis, 1:] <= value[:, None]).sum(1, keepdim=True)  # (n, 1, d), 0 to K - 1
         both = found[:, None].expand(n, 2, 1, d)
         corner, size = corners.gather(2, both), sizes.gather(2, both)
-        ends = slopes.gather(1, torch.cat([found, found + 1], 1))
-        return corner[:, :, 0].unbind(1), size[:, :, 0].unbind(1), ends.unbind(1)
+        ends = pad(theta[:, 2 * k :], (0, 0, 1, 1)).gather(1, torch.cat([found, found + 1], 1))  # 0 is a slope of 1
+        slopes = LEAST + softplus(ends + math.log(math.expm1(1 - LEAST)))  # (n, 2, d)
+        return corner[:, :, 0].unbind(1), size[:, :, 0].unbind(1), slopes.unbind(1)
 
 
 # Ready-made models
