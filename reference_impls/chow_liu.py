@@ -33,6 +33,8 @@ def chow_liu(x: Tensor, states: Sequence[int] | None = None, *, smoothing: float
         raise ValueError(f"x should be draws (n, d), one or more of one or more variables, not {tuple(x.shape)}")
     if x.is_floating_point() and not x.isfinite().all():
         raise ValueError("x should hold states, with no NaN or infinity; drop the rows that have some")
+    if not x.is_floating_point():
+        x = x.long()  # of which torch finds the largest in half the time that bytes take
     states = tuple(states) if states is not None else tuple(int(m) + 1 for m in x.amax(0).clamp_min(1).tolist())
     counts = pairwise_counts(x, states)
     parents = maximum_spanning_tree(pairwise_information(counts))

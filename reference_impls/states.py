@@ -99,7 +99,8 @@ def as_numbers(probs: Tensor) -> Tensor:
 def as_probabilities(probs: Tensor, name: str) -> Tensor:
     probs = torch.as_tensor(probs)
     probs = probs if probs.is_floating_point() else probs.to(torch.get_default_dtype())
-    if not ((probs >= 0) & (probs <= 1)).all():
+    least, most = probs.aminmax() if probs.numel() else (0, 1)  # NaN is both
+    if not (least >= 0 and most <= 1):
         raise ValueError(f"{name} should hold probabilities, between 0 and 1; divide each row by its sum")
     return probs
 
