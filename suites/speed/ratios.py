@@ -61,7 +61,7 @@ def ratio(case: Case, sizes: Sizes, budget: float, count: int, fewest: int = 5) 
         except (ImportError, DataError) as error:
             return {**row, "skipped": " ".join(str(error).split())}
         with threads(count):  # again: a peer that was imported just now brings libraries of its own
-            found = compared(pair.ours, pair.theirs, budget, fewest)
+            found = compared(pair.ours, pair.theirs, budget, fewest, case.bar)
         disagreement = pair.disagreement(found.result, found.peer_result)
     return {
         **row,
@@ -69,6 +69,7 @@ def ratio(case: Case, sizes: Sizes, budget: float, count: int, fewest: int = 5) 
         "low": found.low,
         "high": found.high,
         "met": found.ratio >= case.bar,
+        "decided": not found.low < case.bar <= found.high,
         "blocks": found.blocks,
         "seconds": found.seconds,
         "peer_seconds": found.peer_seconds,
@@ -108,7 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m suites.speed.ratios", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here, such as results/speed.json")
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="cases and peers with this word")
-    parser.add_argument("--budget", type=float, default=5.0, help="seconds for each row, but five blocks at least")
+    parser.add_argument(
+        "--budget", type=float, default=5.0, help="seconds a row, five times that if in doubt of its bar"
+    )
     parser.add_argument("--no-growth", action="store_true", help="ratios alone")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the command: the numbers mean nothing")
     call = parser.parse_args(arguments)
@@ -127,17 +130,27 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(str(error))
     began = time.perf_counter()
     sizes, grid = (SMALL, growth.SMALL_GRID) if call.small else (Sizes(), growth.GRID)
-    rows, points = [], []
+    rows: list[Row] = []
+    points: list[Row] = []
+
+    def keep(file: Path | None) -> None:
+        if file is not None:
+            told = as_json(rows, points, time.perf_counter() - began)
+            write_text(file, json.dumps(told, indent=1, allow_nan=False) + "\n")
+
+    part = None if call.json is None else call.json.with_suffix(".part.json")  # what an interrupted run leaves
     for row in ratios(cases, sizes, call.budget, sorted({1, processors()})):
         rows.append(row)
+        keep(part)
         print(_line(row), flush=True)
     for point in growth.grown({} if call.no_growth else grid, wanted):
         points.append(point)
+        keep(part)
         size = " ".join(f"{name}={value:,}" for name, value in point["size"].items())
         print(f"{point['case']} {size}: {point['seconds']:.4f} s, {point['megabytes']:.1f} MB", flush=True)
-    if call.json is not None:
-        told = as_json(rows, points, time.perf_counter() - began)
-        write_text(call.json, json.dumps(told, indent=1, allow_nan=False) + "\n")
+    keep(call.json)
+    if part is not None:
+        part.unlink()
         print(f"{len(rows)} ratios and {len(points)} points written to {call.json}")
     return 0 if all(row.get("agrees", True) for row in rows) else 1
 

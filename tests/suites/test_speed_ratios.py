@@ -32,6 +32,7 @@ def test_ours_and_the_peer_agree(case):
     assert row["agrees"], row
     assert 0 < row["low"] <= row["ratio"] <= row["high"] < math.inf
     assert row["met"] == (row["ratio"] >= case.bar)
+    assert row["decided"] == (row["low"] >= case.bar or row["high"] < case.bar)
     assert set(row["versions"]) == set(case.versions)
     assert json.loads(json.dumps(row, allow_nan=False)) == row
 
@@ -81,6 +82,23 @@ def test_the_ratio_is_that_of_the_times():
     assert found.low <= found.ratio <= found.high
 
 
+def slept(*seconds):
+    """A call that sleeps for these seconds in turn; over and over for the last."""
+    left = list(seconds)
+    return lambda: time.sleep(left.pop(0) if len(left) > 1 else left[0])
+
+
+def test_a_ratio_in_doubt_of_its_bar_is_measured_on_once():
+    """Their time is 10 or 40 ms by turns of a block: about 5 times ours, from about 2 to about 12 by five blocks."""
+    theirs = slept(0.01, *[0.01, 0.01, 0.04, 0.04] * 3)
+    assert compared(slept(0.004), theirs, budget=0.0, bar=5.0).blocks == 25
+
+
+@pytest.mark.parametrize("bar", [0.0, 1.0, 100.0])
+def test_a_ratio_that_is_clear_is_not(bar):
+    assert compared(slept(0.004), slept(0.016), budget=0.0, bar=bar).blocks == 5
+
+
 def test_the_interval_covers_as_often_as_it_says():
     """400 intervals of 5 normal values: 95 % cover; 360 or fewer would be 4.6 standard errors below."""
     g = torch.Generator().manual_seed(0)
@@ -124,6 +142,22 @@ def test_the_command_writes_strict_json(tmp_path, capsys):
     assert {row["case"] for row in told["ratios"]} == {"mixture.log_prob"}
     assert {row["threads"] for row in told["ratios"]} == {1, processors()}
     assert "MixtureSameFamily" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_interrupted_run_leaves_its_rows_and_the_file_of_the_whole(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "speed.json"
+    file.write_text("of all cases")
+    monkeypatch.setattr(ratios, "CASES", CASES[:1])
+    monkeypatch.setattr(ratios.growth, "grown", interrupted)
+    monkeypatch.setattr(ratios, "Sizes", lambda: SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        ratios.main(["--budget", "0", "--json", str(file)])
+    assert len(json.loads((tmp_path / "speed.part.json").read_text())["ratios"]) == len({1, processors()})
+    assert file.read_text() == "of all cases"
 
 
 def test_a_wrong_call_says_what_to_do(capsys):
