@@ -37,7 +37,7 @@ class Perceptron(nn.Module):
         *first, last = zip(self.weights, self.biases, strict=True)
         for weight, bias in first:
             x = self.activation(linear(x, weight, bias))
-        return linear(x, *last)
+        return torch.addmm(last[1][:, None], last[0], x.mT).mT  # by columns: parts of theta stay side by side
 
 
 def uniform(shape: tuple[int, ...], fan_in: int, generator: Generator) -> nn.Parameter:
@@ -77,10 +77,10 @@ class Coupling(Bijection):
         return self._through(x, given, self.univariate.pull)
 
     def _through(self, x: Tensor, given: Tensor | None, move) -> tuple[Tensor, Tensor]:
-        stay, go = x.index_select(1, self.a), x.index_select(1, self.b)
+        stay, go = x.mT.index_select(0, self.a).mT, x.mT.index_select(0, self.b).mT
         theta = self.network(stay if given is None else torch.cat([stay, given], 1))  # (n, size |b|)
         moved, log_slope = move(go, theta)
-        return torch.cat([stay, moved], 1).index_select(1, self.back), log_slope.sum(-1)
+        return torch.cat([stay.mT, moved.mT]).index_select(0, self.back).mT, log_slope.sum(-1)
 
 
 def alternating(d: int, layers: int) -> list[list[bool]]:

@@ -30,7 +30,7 @@ Work = Callable[[], Any]
 
 
 def _few(sizes: Sizes, rows: int) -> int:
-    return FEW if sizes is SMALL else rows
+    return FEW if sizes == SMALL else rows
 
 
 def ours(kind: str) -> Flow:

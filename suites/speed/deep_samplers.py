@@ -44,7 +44,7 @@ def a_transformer(length: int, tokens: int) -> Transformer:
 
 
 def nade_log_prob(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
-    d, hidden, n = (16, 8, 5) if sizes is SMALL else (784, 500, 100)
+    d, hidden, n = (16, 8, 5) if sizes == SMALL else (784, 500, 100)
     model = a_nade(d, hidden).to(dtype)
     on = torch.rand(n, d, generator=torch.Generator().manual_seed(0)) < ON
     ours, theirs = (_without_graph(f, on) for f in (model.logits, model.logits_naive))
@@ -53,7 +53,7 @@ def nade_log_prob(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
 
 
 def maf_sample(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
-    d, n = (3, 20) if sizes is SMALL else (64, 500)
+    d, n = (3, 20) if sizes == SMALL else (64, 500)
     model = maf(d, 5, hidden=(128, 128)).to(dtype)
     ours, theirs = _drawn(model.sample, n), _drawn(model.sample_naive, n)
     # 5 layers of 3 products of up to 128 terms and an exponential each, for every coordinate that depends on others.
@@ -61,13 +61,13 @@ def maf_sample(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
 
 
 def transformer_sample(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
-    model = a_transformer(6 if sizes is SMALL else 128, 65).to(dtype)
+    model = a_transformer(6 if sizes == SMALL else 128, 65).to(dtype)
     return Pair(_drawn(model.sample, 8), _drawn(model.sample_naive, 8), _same_tokens)
 
 
 def diffusion_sample(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
     """The peer is the network alone: its answers are thrown away, so that only shape and finiteness can be compared."""
-    side, width, n = (4, 8, 2) if sizes is SMALL else (16, 32, 16)
+    side, width, n = (4, 8, 2) if sizes == SMALL else (16, 32, 16)
     network = UNet(1, width, seed=0).to(dtype)
     model = Diffusion(network, (1, side, side), order=2, steps=18).to(dtype)
     x = torch.randn(n, 1, side, side, generator=torch.Generator().manual_seed(0), dtype=dtype)

@@ -85,7 +85,7 @@ def gradient(images: int) -> Prepare:
 
 def sample(kind: type[PixelRNN]) -> Prepare:
     def prepare(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
-        n, side = (2, 3) if sizes is SMALL else (DRAWN, SIDE)
+        n, side = (2, 3) if sizes == SMALL else (DRAWN, SIDE)
         model = kind((side, side), hidden=HIDDEN, layers=FEWER).to(dtype)
         cached, naive = (
             lambda draw=draw: draw(n, generator=torch.Generator().manual_seed(1))
@@ -99,7 +99,7 @@ def sample(kind: type[PixelRNN]) -> Prepare:
 
 
 def _pair(sizes: Sizes, n: int, dtype: torch.dtype) -> tuple[PixelRNN, PixelRNN, Tensor]:
-    side = 5 if sizes is SMALL else 28
+    side = 5 if sizes == SMALL else 28
     model, other = (kind((side, side), hidden=HIDDEN, layers=LAYERS).to(dtype) for kind in (DiagonalBiLSTM, PixelLoop))
     x = torch.rand(n, side, side, generator=torch.Generator().manual_seed(0)) < 0.2
     return model, other, x.to(dtype)

@@ -33,7 +33,7 @@ def a_wavenet(length: int, levels: int) -> WaveNet:
 
 
 def sample(sizes: Sizes, dtype: torch.dtype, threads: int) -> Pair:
-    model = a_wavenet(FEW if sizes is SMALL else LENGTH, 256).to(dtype)
+    model = a_wavenet(FEW if sizes == SMALL else LENGTH, 256).to(dtype)
     with_queues, without = (
         lambda draw=draw: draw(ROWS, generator=torch.Generator().manual_seed(1))
         for draw in (model.sample, model.sample_naive)
