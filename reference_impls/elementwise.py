@@ -35,7 +35,7 @@ class ScaleShift:
 
     def _read(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         mu, a = theta.chunk(2, -1)
-        return mu, a / (1 + a.abs() / self.bound)
+        return mu, a / a.abs().div_(self.bound).add_(1)
 
 
 class Elementwise(Bijection):
