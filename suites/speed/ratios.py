@@ -4,8 +4,8 @@ Ratios of the reference models to peers, on one thread and on all, then how they
 to do: busy cores make the intervals wide and the ratios of many threads meaningless. HARNESS_DATA says where NLTCS is.
 
 Each case has a process of its own, so that its ratio is the same whatever ran before. It begins with freeing a tensor
-of 31 MB, as most programs with data have: from then on glibc keeps what is freed, up to that size. In a process that has
-not, the pages of every large temporary are made anew at each call, which doubles the time of some of ours and theirs.
+of 31 MB, as most programs with data have: from then on glibc keeps what is freed, up to that size. In a process that
+has not, pages of each large temporary are made anew at every call: some of ours and of theirs take twice the time.
 """
 
 from __future__ import annotations
