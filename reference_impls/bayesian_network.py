@@ -133,19 +133,14 @@ class BayesianNetwork:
         return JointTable(self.table(range(self.d)).to(self.dtype))
 
     def mean(self) -> Tensor:
-        singles = [self.table([i]) for i in range(self.d)]
-        return torch.stack([as_numbers(p) @ p for p in singles]).to(self.dtype)  # (d,)
+        return torch.stack([as_numbers(p) @ p for p in self._singles()]).to(self.dtype)  # (d,)
 
     def variance(self) -> Tensor:
-        return torch.stack([p @ c.square() for p, c in map(self._centred, range(self.d))]).to(self.dtype)  # (d,)
+        return torch.stack([p @ c.square() for p, c in map(_centred, self._singles())]).to(self.dtype)  # (d,)
 
     def covariance(self) -> Tensor:
-        """From the joint law of each pair."""
-        moments = self.variance().double().diag()
-        centred = [self._centred(i)[1] for i in range(self.d)]
-        for i, j in combinations(range(self.d), 2):
-            moments[i, j] = moments[j, i] = centred[i] @ self.table([i, j]) @ centred[j]
-        return moments.to(self.dtype)  # (d, d)
+        """From the joint law of each pair; of a forest, from the laws of each variable given those above it."""
+        return (self._forest_covariance() if self._is_forest() else self._pairs_covariance()).to(self.dtype)  # (d, d)
 
     def entropy(self) -> Tensor:
         """H(x) = sum_i H(x_i | x_pa(i)), each from the law of the parents."""
@@ -159,9 +154,11 @@ class BayesianNetwork:
         """E[log q(x)] under this law p: a sum over the families of q, from the law of each under p."""
         if self.states != other.states:
             raise ValueError(f"other should be a law on the states {self.states}, not {other.states}")
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total, singles = torch.zeros((), dtype=torch.float64, device=self.device), self._singles()
         for i, (pa, q) in enumerate(zip(other.parents, other.tables, strict=True)):
-            total = total + torch.xlogy(self.table([*pa, i]), q.double()).sum()
+            own = self.parents[i] == pa and len(pa) < 2
+            family = self._family(i, singles).reshape(q.shape) if own else self.table([*pa, i])
+            total = total + torch.xlogy(family, q.double()).sum()
         return total.to(torch.promote_types(self.dtype, other.dtype))  # ()
 
     def mutual_information(self, a: Sequence[int], b: Sequence[int]) -> Tensor:
@@ -232,9 +229,45 @@ class BayesianNetwork:
             code = code * self.states[j] + columns[j]
         return code  # (n,)
 
-    def _centred(self, i: int) -> tuple[Tensor, Tensor]:
-        p = self.table([i])
-        return p, as_numbers(p) - as_numbers(p) @ p  # (K_i,), (K_i,)
+    def _singles(self) -> list[Tensor]:
+        """p(x_i), (K_i,) each, in float64: from the law of the parent where there is one at most."""
+        singles = [self.tables[0]] * self.d
+        for i in self.order:
+            singles[i] = self._family(i, singles).sum(0) if len(self.parents[i]) < 2 else self.table([i])
+            singles[i] = singles[i] / singles[i].sum()
+        return singles
+
+    def _family(self, i: int, singles: Sequence[Tensor]) -> Tensor:
+        """p(x_pa, x_i) of a variable with one parent or none, (K_pa or 1, K_i), from the law of that parent."""
+        rows = self.tables[i].double().reshape(-1, self.states[i])
+        return singles[self.parents[i][0]][:, None] * rows if self.parents[i] else rows
+
+    def _is_forest(self) -> bool:
+        return all(len(pa) < 2 for pa in self.parents)
+
+    def _pairs_covariance(self) -> Tensor:
+        centred = [_centred(p)[1] for p in self._singles()]
+        moments = self.variance().double().diag()
+        for i, j in combinations(range(self.d), 2):
+            moments[i, j] = moments[j, i] = centred[i] @ self.table([i, j]) @ centred[j]
+        return moments
+
+    def _forest_covariance(self) -> Tensor:
+        """Leaves first. For x_j below x_r, E[x_j - E x_j | x_r] is the mean of the same given the child of r towards j;
+        and two variables that r separates have the covariance
+
+            sum_k p(x_r = k) E[x_i - E x_i | x_r = k] E[x_j - E x_j | x_r = k].
+        """
+        singles, moments = self._singles(), self.variance().double().diag()
+        known = {i: (torch.tensor([i]), _centred(p)[1][:, None]) for i, p in enumerate(singles)}  # who, and (K_i, who)
+        for child in reversed(self.order):
+            for r in self.parents[child]:
+                (others, given), (below, given_child) = known[r], known.pop(child)
+                given_r = self.tables[child].double() @ given_child  # (K_r, below)
+                block = (singles[r][:, None] * given).mT @ given_r
+                moments[others[:, None], below], moments[below[:, None], others] = block, block.mT
+                known[r] = torch.cat([others, below]), torch.cat([given, given_r], 1)
+        return moments
 
     def _remaining(self, kept: Sequence[int], evidence: Mapping[int, int]) -> list[Factor]:
         """Factors over the kept variables whose product is p(kept, evidence) up to a constant.
@@ -284,6 +317,10 @@ class BayesianNetwork:
     def _meanings(self, kept: Sequence[int]) -> dict:
         names = [self.names[i] for i in kept] if self.names else []
         return {"names": names, "labels": [self.labels[i] for i in kept] if self.labels else []}
+
+
+def _centred(p: Tensor) -> tuple[Tensor, Tensor]:
+    return p, as_numbers(p) - as_numbers(p) @ p  # (K,), (K,)
 
 
 def topological_order(parents: Sequence[Sequence[int]]) -> list[int]:

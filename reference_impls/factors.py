@@ -69,20 +69,27 @@ def eliminate(factors: Iterable[Factor], variables: Iterable[int]) -> tuple[list
 
     Raises ImpossibleError where the product is zero everywhere.
     """
-    factors, waiting, steps = list(factors), set(variables), []
-    for factor in factors:
+    left, waiting, steps = dict(enumerate(factors)), set(variables), []
+    places: dict[int, set[int]] = {v: set() for v in waiting}  # of the factors that mention a variable
+    for place, factor in left.items():
         _scaled(factor.table)  # one that is zero everywhere may have no variable left to sum over
-    while waiting:
-        v = min(sorted(waiting), key=lambda v: _cost(factors, v))
-        touched = [f for f in factors if v in f.scope]
+        for v in factor.scope:
+            places.setdefault(v, set()).add(place)
+    costs = {v: _cost(left[place] for place in places[v]) for v in waiting}
+    for new in range(len(left), len(left) + len(waiting)):
+        v = min(sorted(waiting), key=lambda v: costs[v])
+        _check_size(costs[v], v)
+        gone = places.pop(v)
+        touched = [left.pop(place) for place in sorted(gone)]
         others = tuple(sorted({u for f in touched for u in f.scope} - {v}))
-        _check_size(factors, v)
         whole = product(touched, (*others, v))
-        message = _scaled(whole.sum(-1))
+        left[new] = Factor(others, _scaled(whole.sum(-1)))
         steps.append(Eliminated(v, others, whole))
-        factors = [f for f in factors if v not in f.scope] + [Factor(others, message)]
         waiting.remove(v)
-    return factors, steps
+        for u in others:
+            places[u] = places[u] - gone | {new}
+        costs |= {u: _cost(left[place] for place in places[u]) for u in waiting.intersection(others)}
+    return list(left.values()), steps
 
 
 def _scaled(table: Tensor) -> Tensor:
@@ -93,19 +100,15 @@ def _scaled(table: Tensor) -> Tensor:
     return table / largest
 
 
-def _sizes(factors: Sequence[Factor], v: int) -> dict[int, int]:
-    """The variables that meet v in some factor, v too, and their numbers of states."""
-    return {u: k for f in factors if v in f.scope for u, k in zip(f.scope, f.table.shape, strict=True)}
+def _cost(factors: Iterable[Factor]) -> int:
+    """Entries of the product of these."""
+    return math.prod({u: k for f in factors for u, k in zip(f.scope, f.table.shape, strict=True)}.values())
 
 
-def _cost(factors: Sequence[Factor], v: int) -> int:
-    return math.prod(_sizes(factors, v).values())
-
-
-def _check_size(factors: Sequence[Factor], v: int) -> None:
-    if _cost(factors, v) > LARGEST_TABLE:
+def _check_size(cost: int, v: int) -> None:
+    if cost > LARGEST_TABLE:
         raise ValueError(
-            f"the graph is too dense for exact sums: eliminating variable {v} takes a table of {_cost(factors, v):,} "
+            f"the graph is too dense for exact sums: eliminating variable {v} takes a table of {cost:,} "
             f"entries, more than {LARGEST_TABLE:,}; ask about fewer variables, or sample"
         )
 

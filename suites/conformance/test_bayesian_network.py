@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness import check_model
 from reference_impls import bayesian_network
 from reference_impls.bayesian_network import BayesianNetwork
+from reference_impls.markov_chain import MarkovChain
 from reference_impls.parameter_counts import bayesian_network_parameters
 from reference_impls.states import random_rows
 from reference_impls.tables import JointTable
@@ -34,8 +35,14 @@ def graphs(draw, most=5):
 
 
 @st.composite
-def networks(draw):
-    parents = draw(graphs())
+def forests(draw):
+    parents = [pa[:1] for pa in draw(graphs(most=6))]
+    return draw(networks(parents))
+
+
+@st.composite
+def networks(draw, parents=None):
+    parents = draw(graphs()) if parents is None else parents
     states = [draw(st.integers(1, 3)) for _ in parents]
     tables = []
     for i, pa in enumerate(parents):
@@ -89,6 +96,29 @@ def test_a_network_by_enumeration(model):
     assert abs(model.kl(model)) <= TOLERANCE
     order = list(reversed(range(model.d)))
     assert close(model.reordered(order).log_prob(x[:, order]).exp(), oracle.log_prob(x).exp())
+
+
+@examples
+@given(forests())
+def test_a_forest_by_enumeration(model):
+    oracle = enumerated(model)
+    assert close(model.mean(), oracle.mean())
+    assert close(model.covariance(), oracle.covariance())
+    assert close(model.entropy(), oracle.entropy())
+
+
+def test_a_path_of_784_is_a_markov_chain():
+    """As many as pixels of MNIST: pair by pair, the covariance takes hours. Its first variable is number 484."""
+    d, chain = 784, MarkovChain(random_rows((3,), 1), random_rows((783, 3, 3), 2))
+    place = torch.arange(d).roll(300).tolist()  # variable place[t] is step t
+    parents, tables = [[] for _ in range(d)], [chain.initial] * d
+    for t in range(1, d):
+        parents[place[t]], tables[place[t]] = [place[t - 1]], chain.transition[t - 1]
+    path = BayesianNetwork(parents, tables)
+    assert close(path.mean()[place], chain.mean(), d * EPS)
+    assert close(path.covariance()[place][:, place], chain.covariance(), d * EPS)
+    assert close(path.entropy(), chain.entropy(), d * d * EPS)
+    assert path.table([place[0], place[-1]]).sum() == pytest.approx(1, abs=d * EPS)
 
 
 @examples
