@@ -80,19 +80,21 @@ class NADE(Autoregressive):
 
     def logits_naive(self, on: Tensor, label: Tensor | None = None) -> Tensor:
         """The same by the formula as it stands, a product with the columns before k for each k: O(H D^2)."""
-        x, start, columns = on.to(self.W), self._start(len(on), label), []
-        for k, i in enumerate(self.order.tolist()):
-            before = self.order[:k]
-            h = (start + x[:, before] @ self.W[before]).sigmoid()  # (n, H)
-            columns.append(h @ self.V[i] + self.b[i])
+        columns = [self._logit_naive(k, on, label) for k in range(self.d)]
         return torch.stack(columns, 1)[:, self.order.argsort()]  # (n, d)
+
+    def _logit_naive(self, k: int, on: Tensor, label: Tensor | None) -> Tensor:
+        """Of the k-th bit in the order, by the formula as it stands."""
+        i, before = self.order[k], self.order[:k]
+        h = (self._start(len(on), label) + on[:, before].to(self.W) @ self.W[before]).sigmoid()  # (n, H)
+        return h @ self.V[i] + self.b[i]  # (n,)
 
     def sample(self, n: int, *, generator: Generator) -> Tensor:
         """Bit by bit with the recurrence: O(H D), as a density."""
         return self.draw(n, None, generator)  # (n, d)
 
     def sample_naive(self, n: int, *, generator: Generator) -> Tensor:
-        """What `sample` returns, up to rounding, from all logits anew for each bit."""
+        """What `sample` returns, up to rounding, by the formula as it stands for each bit: O(H D^2)."""
         return self.draw_naive(n, None, generator)  # (n, d)
 
     @torch.no_grad()
@@ -115,7 +117,7 @@ class NADE(Autoregressive):
         u = uniform_numbers(n, self.d, self.W, generator)
         on = torch.zeros(n, self.d, dtype=torch.bool, device=self.W.device)
         for k, i in enumerate(self.order.tolist()):
-            on[:, i] = u[:, k] < self.logits_naive(on, label)[:, i].double().sigmoid()
+            on[:, i] = u[:, k] < self._logit_naive(k, on, label).double().sigmoid()
         return on.to(self.W)
 
     def _start(self, n: int, label: Tensor | None) -> Tensor:
