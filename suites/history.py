@@ -154,7 +154,7 @@ def cases_of(benchmarks: dict[str, dict[str, Any]], device: str) -> list[Case]:
 
 def history(results: Path | None, device: str, full: bool, only: str, again: bool, publish: bool) -> int:
     """Measure what is missing, keep it, publish; the exit status."""
-    commit, clean = _state()
+    (commit, clean), trees = _state(), _trees()
     folder = results if results is not None else ROOT / ("results/asv" if clean else ".asv/uncommitted")
     if not clean:
         print(f"there are changes that are not committed: the numbers go to {folder}")
@@ -175,7 +175,7 @@ def history(results: Path | None, device: str, full: bool, only: str, again: boo
         print(f"{len(chosen)} cases of commit {commit[:8]}, {len(left)} of them to be measured", flush=True)
         for i in range(0, len(left), CHUNK):
             asv.measure(left[i : i + CHUNK], commit)
-            if clean and _state() != (commit, clean):
+            if clean and (_trees(), _state()[1]) != (trees, True):
                 raise HistoryError("the files changed while they were measured: call this again when they rest")
             asv_store.keep(asv.results, folder, facts)
             print(f"{min(i + CHUNK, len(left))} of {len(left)} are measured", flush=True)
@@ -190,6 +190,11 @@ def history(results: Path | None, device: str, full: bool, only: str, again: boo
 def _state() -> tuple[str, bool]:
     """The commit, and whether the files that matter are those of it."""
     return _git("rev-parse", "HEAD"), not _git("status", "--porcelain", "--", *MEASURED)
+
+
+def _trees() -> str:
+    """The names of what the commit holds of the files that matter: a commit of other files leaves them as they are."""
+    return _git("rev-parse", *(f"HEAD:{path}" for path in MEASURED))
 
 
 def _failed(file: Path, chosen: Sequence[Case]) -> list[Case]:

@@ -275,13 +275,27 @@ def test_numbers_of_changed_files_are_measured_again_and_again(tmp_path, played,
     assert len(asked) == 20  # all were measured again
 
 
-def test_files_that_change_during_a_run_end_it(tmp_path, played, monkeypatch, capsys):
-    states = iter([("c" * 40, True), ("c" * 40, True), ("d" * 40, True)])
+EDITED = ([("c" * 40, True), ("c" * 40, True), ("c" * 40, False)], ["t"] * 3)
+COMMITTED = ([("c" * 40, True), ("c" * 40, True), ("d" * 40, True)], ["t", "t", "u"])
+
+
+@pytest.mark.parametrize(("states", "trees"), [EDITED, COMMITTED], ids=["edited", "committed"])
+def test_files_that_change_during_a_run_end_it(states, trees, tmp_path, played, monkeypatch, capsys):
+    states, trees = iter(states), iter(trees)
     monkeypatch.setattr(history, "_state", lambda: next(states))
+    monkeypatch.setattr(history, "_trees", lambda: next(trees))
     assert measured(tmp_path / "kept") == 1
     assert "changed while they were measured" in capsys.readouterr().err
     (file,) = (tmp_path / "kept").glob("*/cccc*.json")
     assert len(kept(json.loads(file.read_text()))) == 4  # the first saving, and not the second
+
+
+def test_a_commit_of_other_files_during_a_run_does_not(tmp_path, played, monkeypatch):
+    later = iter([("c" * 40, True)])
+    monkeypatch.setattr(history, "_state", lambda: next(later, ("d" * 40, True)))
+    assert measured(tmp_path / "kept") == 0
+    assert list((tmp_path / "kept").glob("*/cccc*.json"))
+    assert not list((tmp_path / "kept").glob("*/dddd*.json"))
 
 
 # ------------------------------------------------------------------------------------------------ the measures

@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import scipy.stats  # noqa: F401 - the clock's rank test wants it: once here, or in each of the processes that asv forks
 import torch
 from torch import Tensor
 
