@@ -136,11 +136,16 @@ class BayesianNetwork:
         return torch.stack([as_numbers(p) @ p for p in self._singles()]).to(self.dtype)  # (d,)
 
     def variance(self) -> Tensor:
-        return torch.stack([p @ c.square() for p, c in map(_centred, self._singles())]).to(self.dtype)  # (d,)
+        return torch.stack([p @ _centred(p).square() for p in self._singles()]).to(self.dtype)  # (d,)
 
     def covariance(self) -> Tensor:
         """From the joint law of each pair; of a forest, from the laws of each variable given those above it."""
-        return (self._forest_covariance() if self._is_forest() else self._pairs_covariance()).to(self.dtype)  # (d, d)
+        singles = self._singles()
+        centred = [_centred(p) for p in singles]
+        moments = torch.stack([p @ c.square() for p, c in zip(singles, centred, strict=True)]).diag()
+        fill = self._fill_forest if all(len(pa) < 2 for pa in self.parents) else self._fill_pairs
+        fill(moments, singles, centred)
+        return moments.to(self.dtype)  # (d, d)
 
     def entropy(self) -> Tensor:
         """H(x) = sum_i H(x_i | x_pa(i)), each from the law of the parents."""
@@ -242,24 +247,17 @@ class BayesianNetwork:
         rows = self.tables[i].double().reshape(-1, self.states[i])
         return singles[self.parents[i][0]][:, None] * rows if self.parents[i] else rows
 
-    def _is_forest(self) -> bool:
-        return all(len(pa) < 2 for pa in self.parents)
-
-    def _pairs_covariance(self) -> Tensor:
-        centred = [_centred(p)[1] for p in self._singles()]
-        moments = self.variance().double().diag()
+    def _fill_pairs(self, moments: Tensor, singles: Sequence[Tensor], centred: Sequence[Tensor]) -> None:
         for i, j in combinations(range(self.d), 2):
             moments[i, j] = moments[j, i] = centred[i] @ self.table([i, j]) @ centred[j]
-        return moments
 
-    def _forest_covariance(self) -> Tensor:
+    def _fill_forest(self, moments: Tensor, singles: Sequence[Tensor], centred: Sequence[Tensor]) -> None:
         """Leaves first. For x_j below x_r, E[x_j - E x_j | x_r] is the mean of the same given the child of r towards j;
         and two variables that r separates have the covariance
 
             sum_k p(x_r = k) E[x_i - E x_i | x_r = k] E[x_j - E x_j | x_r = k].
         """
-        singles, moments = self._singles(), self.variance().double().diag()
-        known = {i: (torch.tensor([i]), _centred(p)[1][:, None]) for i, p in enumerate(singles)}  # who, and (K_i, who)
+        known = {i: (torch.tensor([i]), c[:, None]) for i, c in enumerate(centred)}  # who, and (K_i, who)
         for child in reversed(self.order):
             for r in self.parents[child]:
                 (others, given), (below, given_child) = known[r], known.pop(child)
@@ -267,7 +265,6 @@ class BayesianNetwork:
                 block = (singles[r][:, None] * given).mT @ given_r
                 moments[others[:, None], below], moments[below[:, None], others] = block, block.mT
                 known[r] = torch.cat([others, below]), torch.cat([given, given_r], 1)
-        return moments
 
     def _remaining(self, kept: Sequence[int], evidence: Mapping[int, int]) -> list[Factor]:
         """Factors over the kept variables whose product is p(kept, evidence) up to a constant.
@@ -319,8 +316,9 @@ class BayesianNetwork:
         return {"names": names, "labels": [self.labels[i] for i in kept] if self.labels else []}
 
 
-def _centred(p: Tensor) -> tuple[Tensor, Tensor]:
-    return p, as_numbers(p) - as_numbers(p) @ p  # (K,), (K,)
+def _centred(p: Tensor) -> Tensor:
+    """The states less their mean."""
+    return as_numbers(p) - as_numbers(p) @ p  # (K,)
 
 
 def topological_order(parents: Sequence[Sequence[int]]) -> list[int]:

@@ -1,15 +1,17 @@
 """The speed benchmark at sizes at which its numbers mean nothing: rows, agreement, and what it says of a wrong peer."""
 
 import importlib.util
+import itertools
 import json
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from suites.data import DataError
-from suites.speed import cases, growth, ratios
+from suites.speed import cases, growth, paired, ratios
 from suites.speed.cases import SMALL
 from suites.speed.paired import compared, interval, processors, threads
 from suites.speed.ratios import CASES
@@ -82,21 +84,31 @@ def test_the_ratio_is_that_of_the_times():
     assert found.low <= found.ratio <= found.high
 
 
-def slept(*seconds):
-    """A call that sleeps for these seconds in turn; over and over for the last."""
-    left = list(seconds)
-    return lambda: time.sleep(left.pop(0) if len(left) > 1 else left[0])
+@pytest.fixture
+def lasting(monkeypatch):
+    """Calls that take these seconds in turn, over and over, by a clock of their own: a busy machine changes nothing."""
+    now = [0.0]
+    monkeypatch.setattr(paired, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def make(*seconds):
+        turns = itertools.cycle(seconds)
+        return lambda: now.__setitem__(0, now[0] + next(turns))
+
+    return make
 
 
-def test_a_ratio_in_doubt_of_its_bar_is_measured_on_once():
-    """Their time is 10 or 40 ms by turns of a block: about 5 times ours, from about 2 to about 12 by five blocks."""
-    theirs = slept(0.01, *[0.01, 0.01, 0.04, 0.04] * 3)
-    assert compared(slept(0.004), theirs, budget=0.0, bar=5.0).blocks == 25
+def test_a_ratio_in_doubt_of_its_bar_is_measured_on_once(lasting):
+    """The peer takes 2 or 8 s by turns of a block, so that no bar between is ever clear: 5 blocks, then 20 more."""
+    theirs = lasting(2.0, 2.0, 8.0, 8.0)
+    theirs()
+    found = compared(lasting(1.0), theirs, budget=0.0, bar=4.0)
+    assert found.blocks == 25
+    assert found.low < 4.0 < found.high
 
 
 @pytest.mark.parametrize("bar", [0.0, 1.0, 100.0])
-def test_a_ratio_that_is_clear_is_not(bar):
-    assert compared(slept(0.004), slept(0.016), budget=0.0, bar=bar).blocks == 5
+def test_a_ratio_that_is_clear_is_not(bar, lasting):
+    assert compared(lasting(1.0), lasting(4.0, 4.1, 4.0), budget=0.0, bar=bar).blocks == 5
 
 
 def test_the_interval_covers_as_often_as_it_says():
